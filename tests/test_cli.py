@@ -1,0 +1,242 @@
+"The command line as a user meets it: what it leaves, what it prints, how it fails."
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from nanodetr.cli import main
+from nanodetr.data import ShapesDataset
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+VOC_XML = """<annotation><filename>{name}.jpg</filename><size><width>{w}</width><height>{h}</height><depth>3</depth></size>
+{objects}</annotation>"""
+VOC_OBJECT = """<object><name>{name}</name><difficult>0</difficult>
+<bndbox><xmin>{x0}</xmin><ymin>{y0}</ymin><xmax>{x1}</xmax><ymax>{y1}</ymax></bndbox></object>"""
+
+
+def failure(capsys, *arguments) -> str:
+    "Run a command that must fail with status 2; its one line of error."
+    assert main([str(a) for a in arguments]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert lines[-1].startswith("nanodetr: error: ") and "Traceback" not in "".join(lines)
+    return lines[-1]
+
+
+@pytest.fixture()
+def voc(tmp_path):
+    "A small sound VOC folder: 6 training images, 2 to validate on, two classes of its own."
+    root = tmp_path / "photos"
+    for part in ("JPEGImages", "Annotations", "ImageSets/Main"):
+        (root / part).mkdir(parents=True)
+    for k in range(8):
+        pixels = np.random.default_rng(k).integers(0, 255, (60, 90, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(root / f"JPEGImages/p{k}.jpg")
+        objects = VOC_OBJECT.format(name=("cat", "hat")[k % 2], x0=5, y0=6, x1=40 + k, y1=50)
+        (root / f"Annotations/p{k}.xml").write_text(VOC_XML.format(name=f"p{k}", w=90, h=60, objects=objects))
+    (root / "ImageSets/Main/train.txt").write_text("".join(f"p{k}\n" for k in range(6)))
+    (root / "ImageSets/Main/val.txt").write_text("p6\np7\n")
+    return root
+
+
+def test_train_leaves_a_run(run_folder):
+    names = {path.name for path in run_folder.iterdir()}
+    assert names == {"config.json", "model.safetensors", "checkpoint.pt", "run.json", "log.csv", "loss.png", "predictions.png", "evaluation.json"}
+    assert {"AP", "AP50", "APs", "AR100", "steps", "minutes"} <= set(json.loads((run_folder / "evaluation.json").read_text()))
+    assert Image.open(run_folder / "predictions.png").size[0] > 500
+    assert (run_folder / "log.csv").read_text().startswith("step,epoch,seconds,")
+
+
+def test_same_seed_same_weights(run_folder, tmp_path):
+    arguments = ["train", "--overfit", "8", "--batch-size", "4", "--epochs", "3", "--quiet"]
+    assert main([*arguments, "--out", str(tmp_path / "again")]) == main([*arguments, "--seed", "1", "--out", str(tmp_path / "other")]) == 0
+    first, again, other = (load_file(folder / "model.safetensors") for folder in (run_folder, tmp_path / "again", tmp_path / "other"))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not all(torch.equal(first[name], other[name]) for name in first)
+
+
+def test_evaluate_json_is_one_object(run_folder, capsys):
+    assert main(["evaluate", str(run_folder), "--json"]) == 0
+    scores = json.loads(capsys.readouterr().out)
+    assert all(-1 <= scores[name] <= 1 for name in ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100"))
+    assert main(["evaluate", str(run_folder / "model.safetensors"), "--data", "shapes", "--split", "test", "--protocol", "voc2012"]) == 0
+    assert "AP50" in capsys.readouterr().out
+
+
+def test_evaluate_files_as_pycocotools(capsys):
+    folder = SHARED / "eval-fixtures/coco100"
+    if not folder.exists():
+        pytest.skip(f"{folder} is not on this machine")
+    assert main(["evaluate", "--detections", str(folder / "instances_val2014_fakebbox100_results.json"),
+                 "--annotations", str(folder / "instances_val2014_100.json"), "--json"]) == 0
+    scores, expected = json.loads(capsys.readouterr().out), json.loads((folder / "expected.json").read_text())
+    for name, value in zip(expected["order"], expected["pycocotools_2_0_11"]):
+        assert math.isclose(scores[name], value, abs_tol=2e-6), name
+
+
+def test_detect(run_folder, tmp_path, capsys):
+    photos = []
+    for k, size in enumerate([(64, 64), (120, 50)]):
+        photos.append(tmp_path / f"photo{k}.png")
+        Image.fromarray(np.full((*size, 3), 90 * k, np.uint8)).save(photos[-1])
+    assert main(["detect", str(run_folder), *map(str, photos), "--threshold", "0", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["images"]
+    assert [entry["file"] for entry in found] == [str(p) for p in photos] and len(found[0]["detections"]) == 12
+    assert found[0]["detections"][0]["label"] in ShapesDataset("val", n=1).classes
+    assert main(["detect", str(run_folder), str(photos[1]), "--out", str(tmp_path / "drawn")]) == 0
+    assert Image.open(tmp_path / "drawn/photo1.png").size[0] > 50
+
+
+def test_train_on_a_voc_folder(voc, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert main(["train", "--data", str(voc), "--epochs", "1", "--batch-size", "2", "--accumulate", "2", "--quiet", "--out", str(out)]) == 0
+    config = json.loads((out / "config.json").read_text())
+    assert config["classes"] == ["cat", "hat"] and config["num_classes"] == 2
+    assert main(["evaluate", str(out), "--json"]) == 0
+    assert "another split of this data" and "AP50" in capsys.readouterr().out
+    assert main(["train", "--data", str(voc), "--weights", str(out), "--epochs", "1", "--quiet", "--out", str(tmp_path / "more")]) == 0
+
+
+def test_check(voc, capsys):
+    assert main(["check", str(voc)]) == 0
+    assert "cat" in capsys.readouterr().out
+    path = voc / "Annotations/p3.xml"
+    path.write_text(path.read_text().replace("<xmax>43</xmax>", "<xmax>430</xmax>"))
+    (voc / "JPEGImages/p0.jpg").write_bytes((voc / "JPEGImages/p0.jpg").read_bytes()[:400])
+    (voc / "Annotations/p1.xml").write_text("<annotation>")
+    assert main(["check", str(voc)]) == 1
+    said = capsys.readouterr().out
+    assert "p3" in said and "p0" in said and "p1" in said
+
+
+@pytest.mark.parametrize("content, hint", [
+    ("<annotation>", "p0.xml"),
+    ('<!DOCTYPE a [<!ENTITY b "' + "ha" * 40 + '">]><annotation>&b;</annotation>', "p0.xml"),
+    (VOC_XML.format(name="p0", w=90, h=60, objects=VOC_OBJECT.format(name="cat", x0="nan", y0=1, x1=9, y1=9)), "p0.xml"),
+    (VOC_XML.format(name="p0", w=90, h=60, objects=VOC_OBJECT.format(name="cat", x0=-30, y0=1, x1=9, y1=9)), "p0.xml"),
+])
+def test_broken_xml(voc, tmp_path, capsys, content, hint):
+    (voc / "Annotations/p0.xml").write_text(content)
+    assert hint in failure(capsys, "train", "--data", voc, "--epochs", 1, "--quiet", "--out", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_zero_area_box_is_dropped_with_a_warning(voc, tmp_path):
+    path = voc / "Annotations/p0.xml"
+    flat = VOC_OBJECT.format(name="cat", x0=10, y0=10, x1=9, y1=20)  # 1-based and inclusive: one less than xmin is no width
+    path.write_text(path.read_text().replace("</annotation>", flat + "</annotation>"))
+    with pytest.warns(UserWarning, match="1 "):
+        assert main(["train", "--data", str(voc), "--epochs", "1", "--quiet", "--out", str(tmp_path / "run")]) == 0
+
+
+def test_truncated_image(voc, tmp_path, capsys):
+    for path in (voc / "JPEGImages").iterdir():
+        path.write_bytes(path.read_bytes()[:500])
+    assert ".jpg" in failure(capsys, "train", "--data", voc, "--epochs", 1, "--quiet", "--out", tmp_path / "run")
+
+
+def test_empty_split(voc, tmp_path, capsys):
+    (voc / "ImageSets/Main/train.txt").write_text("")
+    assert "train" in failure(capsys, "train", "--data", voc, "--out", tmp_path / "run")
+
+
+def test_missing_things(tmp_path, run_folder, capsys):
+    assert "nowhere" in failure(capsys, "train", "--data", tmp_path / "nowhere", "--out", tmp_path / "run")
+    assert "enormous" in failure(capsys, "train", "--preset", "enormous", "--out", tmp_path / "run")
+    assert "nowhere" in failure(capsys, "evaluate", tmp_path / "nowhere")
+    assert "nowhere.jpg" in failure(capsys, "detect", run_folder, tmp_path / "nowhere.jpg")
+    assert "--resume" in failure(capsys, "train", "--out", tmp_path / "run", "--resume")
+    assert "epochs" in failure(capsys, "train", "--epochs", "0", "--out", tmp_path / "run")
+    assert "lr" in failure(capsys, "train", "--lr", "nan", "--out", tmp_path / "run")
+    assert "nowhere" in failure(capsys, "check", tmp_path / "nowhere")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_is_never_overwritten(run_folder, capsys):
+    before = (run_folder / "model.safetensors").read_bytes()
+    assert "--resume" in failure(capsys, "train", "--overfit", "4", "--out", run_folder)
+    assert (run_folder / "model.safetensors").read_bytes() == before
+
+
+def test_foreign_weights(run_folder, tmp_path, capsys):
+    other = tmp_path / "other"
+    shutil.copytree(run_folder, other)
+    state = load_file(other / "model.safetensors")
+    state["class_head.weight"] = state["class_head.weight"][:-1].contiguous()
+    save_file(state, other / "model.safetensors")
+    assert "class_head.weight" in failure(capsys, "evaluate", other)
+    config = json.loads((run_folder / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps({**config, "dim": 128}))
+    shutil.copy(run_folder / "model.safetensors", other)
+    assert str(other) in failure(capsys, "evaluate", other)
+    (other / "model.safetensors").write_bytes(b"not weights")
+    assert "model.safetensors" in failure(capsys, "evaluate", other)
+    (other / "config.json").write_text("{")
+    assert "config.json" in failure(capsys, "evaluate", other)
+
+
+def test_wrong_data_for_a_model(run_folder, voc, capsys):
+    assert "cat, hat" in failure(capsys, "evaluate", run_folder, "--data", voc)
+
+
+def test_broken_coco_json(tmp_path, capsys):
+    (tmp_path / "dt.json").write_text("[")
+    (tmp_path / "gt.json").write_text('{"images": [], "annotations": [], "categories": []}')
+    assert "dt.json" in failure(capsys, "evaluate", "--detections", tmp_path / "dt.json", "--annotations", tmp_path / "gt.json")
+    assert "both" in failure(capsys, "evaluate", "--detections", tmp_path / "dt.json")
+
+
+def command(*arguments, **kwargs):
+    code = "import sys; from nanodetr.cli import main; sys.exit(main(sys.argv[1:]))"
+    return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                            env={**os.environ, "OMP_NUM_THREADS": "1"}, **kwargs)
+
+
+def test_ctrl_c_and_resume_in_two_processes(tmp_path):
+    "Interrupted in the middle, resumed: the weights of an uninterrupted run, bit for bit."
+    settings = ["--overfit", "16", "--batch-size", "4", "--epochs", "12", "--quiet"]
+    straight = command("train", *settings, "--out", tmp_path / "straight")
+    cut = command("train", *settings, "--out", tmp_path / "cut")
+    while not (tmp_path / "cut/log.csv").exists() and cut.poll() is None:  # the first epoch is saved
+        time.sleep(0.05)
+    cut.send_signal(signal.SIGINT)
+    _, said = cut.communicate(timeout=120)
+    assert cut.returncode == 130 and "--resume" in said and "Traceback" not in said
+    steps = torch.load(tmp_path / "cut/checkpoint.pt", weights_only=True)["step"]
+    assert 4 <= steps < 48
+    resumed = command("train", "--resume", "--out", tmp_path / "cut")  # the settings come from the run itself
+    assert resumed.wait(timeout=120) == straight.wait(timeout=120) == 0
+    a, b = (load_file(tmp_path / name / "model.safetensors") for name in ("straight", "cut"))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_full_disk_keeps_the_old_files(run_folder, tmp_path):
+    "No file may grow past 200 kB: saving fails, and the checkpoint that was there is still whole."
+    import resource
+
+    out = tmp_path / "run"
+    shutil.copytree(run_folder, out)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    saved = json.loads((out / "run.json").read_text())
+    (out / "run.json").write_text(json.dumps({**saved, "epochs": 5}))
+    state = torch.load(out / "checkpoint.pt", weights_only=True)
+    state["config"]["epochs"] = 5  # as if it had been stopped after three of five
+    torch.save(state, out / "checkpoint.pt")
+    before |= {name: (out / name).read_bytes() for name in ("checkpoint.pt",)}
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+    process = command("train", "--resume", "--quiet", "--out", out, preexec_fn=limit)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 2 and "error" in said and "Traceback" not in said
+    assert not list(out.glob("*.tmp"))
+    for name in ("model.safetensors", "checkpoint.pt"):
+        assert (out / name).read_bytes() == before[name]
