@@ -6,7 +6,7 @@
 __all__ = ['attend', 'AttentionHead', 'head_width', 'HeadwiseAttention', 'MultiHeadAttention', 'input_projections',
            'reset_attention', 'attention_shape', 'copy_attention']
 
-# %% ../nbs/05_attention.ipynb #16123622
+# %% ../nbs/05_attention.ipynb #96c6cf0c
 import math
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .boxes import NanodetrError
 
-# %% ../nbs/05_attention.ipynb #af9f5539
+# %% ../nbs/05_attention.ipynb #d8cfbafe
 def attend(
     query: Tensor,
     # (..., Lq, d)
@@ -42,7 +42,7 @@ def attend(
         weights = weights.masked_fill(padding, 0.0)  # matters only where every key is padding
     return F.dropout(weights, dropout) @ value, weights
 
-# %% ../nbs/05_attention.ipynb #78a4557d
+# %% ../nbs/05_attention.ipynb #b0392c19
 class AttentionHead(nn.Module):
     """One head: project, compare, mix.
 
@@ -61,7 +61,7 @@ class AttentionHead(nn.Module):
         dropout = self.dropout if self.training else 0.0
         return attend(self.q_proj(query), self.k_proj(key), self.v_proj(value), padding, dropout)
 
-# %% ../nbs/05_attention.ipynb #e5fbdefc
+# %% ../nbs/05_attention.ipynb #c8de19f3
 def head_width(dim: int, heads: int) -> int:
     "The width d/H of one head; raises NanodetrError when `heads` does not divide `dim`."
     if heads < 1 or dim % heads:
@@ -70,7 +70,7 @@ def head_width(dim: int, heads: int) -> int:
                             f"choose a number of heads that divides it ({fitting})")
     return dim // heads
 
-# %% ../nbs/05_attention.ipynb #6769c128
+# %% ../nbs/05_attention.ipynb #3c6da6cd
 class HeadwiseAttention(nn.Module):
     """Multi-head attention, abstraction-heavy: a list of heads, concatenated, and one output layer.
 
@@ -93,7 +93,7 @@ class HeadwiseAttention(nn.Module):
         out = self.out_proj(torch.cat(answers, dim=-1))  # H x (B, Lq, d/H) -> (B, Lq, d)
         return out, torch.stack(weights, dim=1) if need_weights else None  # H x (B, Lq, Lk) -> (B, H, Lq, Lk)
 
-# %% ../nbs/05_attention.ipynb #7f0d260d
+# %% ../nbs/05_attention.ipynb #071a2c03
 class MultiHeadAttention(nn.Module):
     """Multi-head attention, matrix-heavy: all heads in one reshape and one product.
 
@@ -127,7 +127,7 @@ class MultiHeadAttention(nn.Module):
             answers, weights = F.scaled_dot_product_attention(q, k, v, attn_mask=take_part, dropout_p=dropout), None
         return self.out_proj(answers.transpose(1, 2).flatten(2)), weights  # (B, H, Lq, d/H) -> (B, Lq, d)
 
-# %% ../nbs/05_attention.ipynb #67b94957
+# %% ../nbs/05_attention.ipynb #96abb864
 def input_projections(
     attention: nn.Module,
     # either design, or nn.MultiheadAttention
@@ -140,7 +140,7 @@ def input_projections(
     parts = attention.heads if isinstance(attention, HeadwiseAttention) else [attention]
     return [getattr(getattr(part, name), kind) for name in ("q_proj", "k_proj", "v_proj") for part in parts]
 
-# %% ../nbs/05_attention.ipynb #96abb864
+# %% ../nbs/05_attention.ipynb #e4fe8eef
 def reset_attention(attention: nn.Module) -> None:
     "Start as the official DETR does: Xavier over the stacked (3d, d) input layers and over out_proj, biases at zero."
     dim = attention.out_proj.in_features
@@ -150,13 +150,13 @@ def reset_attention(attention: nn.Module) -> None:
     for bias in (*input_projections(attention, "bias"), attention.out_proj.bias):
         nn.init.zeros_(bias)
 
-# %% ../nbs/05_attention.ipynb #03664c4a
+# %% ../nbs/05_attention.ipynb #657507ca
 def attention_shape(attention: nn.Module) -> tuple[int, int]:
     "(dim, heads) of either design, or of nn.MultiheadAttention."
     heads = attention.num_heads if isinstance(attention, nn.MultiheadAttention) else attention.heads
     return attention.out_proj.in_features, heads if isinstance(heads, int) else len(heads)
 
-# %% ../nbs/05_attention.ipynb #657507ca
+# %% ../nbs/05_attention.ipynb #ec006ff4
 @torch.no_grad()
 def copy_attention(ours: nn.Module, theirs: nn.Module) -> nn.Module:
     """Copy the weights of `theirs` into `ours` and return it; each is either design, or nn.MultiheadAttention.

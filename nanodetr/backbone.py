@@ -7,7 +7,7 @@ __all__ = ['PARTS', 'RESNETS', 'downsample_mask', 'conv_stage', 'headless', 'rea
            'ConvBackbone', 'freeze_batch_norm', 'build_resnet', 'read_weights', 'load_weights', 'set_trainable',
            'ResNetBackbone']
 
-# %% ../nbs/03_backbone.ipynb #f81f4631
+# %% ../nbs/03_backbone.ipynb #1d73d50c
 import copy
 from collections import OrderedDict
 from pathlib import Path
@@ -22,7 +22,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from .boxes import NanodetrError
 
-# %% ../nbs/03_backbone.ipynb #76806756
+# %% ../nbs/03_backbone.ipynb #95228396
 def downsample_mask(mask: Tensor, size: tuple) -> Tensor:
     """Padding mask of the cells: (B,H,W) bool to (B,h,w) bool by nearest neighbour; True = padding.
 
@@ -30,22 +30,22 @@ def downsample_mask(mask: Tensor, size: tuple) -> Tensor:
     """
     return F.interpolate(mask[:, None].float(), size=tuple(size), mode="nearest")[:, 0].bool()
 
-# %% ../nbs/03_backbone.ipynb #3f23288e
+# %% ../nbs/03_backbone.ipynb #043e5b7a
 def conv_stage(channels: int, width: int) -> list:
-    "Two 3x3 convolutions with batch norm and ReLU; (B,channels,H,W) to (B,width,H/2,W/2), halves rounded up."
+    "Two 3x3 convolutions, each with group norm and ReLU; (B,channels,H,W) to (B,width,H/2,W/2), halves rounded up."
     layers = []
     for source, stride in ((channels, 2), (width, 1)):
-        layers += [nn.Conv2d(source, width, 3, stride, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+        layers += [nn.Conv2d(source, width, 3, stride, padding=1, bias=False), nn.GroupNorm(8, width), nn.ReLU()]
     return layers
 
-# %% ../nbs/03_backbone.ipynb #1a27ff0b
+# %% ../nbs/03_backbone.ipynb #e7f84528
 PARTS = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
 
 def headless(resnet: ResNet) -> nn.Sequential:
-    "A torchvision ResNet without its classifier, (B,3,H,W) to (B,C,h,w): same names, same modules (shared, not copied)."
+    "A torchvision ResNet without its classifier, (B,3,H,W) to (B,C,h,w): same names, same modules, not copied."
     return nn.Sequential(OrderedDict((part, getattr(resnet, part)) for part in PARTS))
 
-# %% ../nbs/03_backbone.ipynb #3ff1df14
+# %% ../nbs/03_backbone.ipynb #70c69f62
 def real_sizes(mask: Tensor) -> Tensor:
     "(B,2) height and width in pixels of the part that is not padding, from a (B,H,W) mask; at least 1."
     ends = []
@@ -54,7 +54,7 @@ def real_sizes(mask: Tensor) -> Tensor:
         ends.append((real * number).amax(1).clamp(min=1))     # the number of the last one
     return torch.stack(ends, dim=1)
 
-# %% ../nbs/03_backbone.ipynb #f3816bbd
+# %% ../nbs/03_backbone.ipynb #e8e0f0c3
 def run_unpadded(body: nn.Module, images: Tensor, mask: Tensor, stride: int) -> tuple:
     """Features (B,C,h,w), 0 in the padding, and mask (B,h,w), each picture computed as if it were alone.
 
@@ -71,34 +71,38 @@ def run_unpadded(body: nn.Module, images: Tensor, mask: Tensor, stride: int) -> 
         small[same, :h, :w] = downsample_mask(mask[same, :height, :width], (h, w))
     return features, small
 
-# %% ../nbs/03_backbone.ipynb #ce51f8f2
+# %% ../nbs/03_backbone.ipynb #37defde0
 class BackboneError(NanodetrError):
     "A backbone that cannot be built as asked, or weights that do not fit it."
 
-# %% ../nbs/03_backbone.ipynb #2abe09a1
+# %% ../nbs/03_backbone.ipynb #ad48db9e
 class ConvBackbone(nn.Module):
-    """A small convolutional net for CPUs: every stage halves the grid. Batch norm is trained.
+    """A small convolutional net for CPUs: every stage halves the grid. Padding and batch-mates never matter.
 
-    widths: channels of each stage. In training padding counts in the batch statistics; in evaluation it does not matter.
+    widths: channels of each stage, multiples of 8 (its group norms have 8 groups).
+    The same in training and in evaluation: each picture is computed as if alone. Raises BackboneError.
     """
 
     def __init__(self, widths: tuple = (24, 48, 96)):
         super().__init__()
         if not widths or min(widths) < 1:
-            raise BackboneError(f"widths {widths!r} make no backbone: give a positive number a stage, as in (24, 48, 96)")
+            raise BackboneError(f"widths {widths!r} make no backbone: give positive numbers, as in (24, 48, 96)")
+        for width in widths:
+            if width % 8: raise BackboneError(f"width {width} in widths {widths!r} does not divide into the norm's 8 "
+                                              f"groups: give a multiple of 8, such as {width + -width % 8}")
         channels = (3, *widths)
         self.body = nn.Sequential(*(layer for pair in zip(channels, widths) for layer in conv_stage(*pair)))
         self.num_channels, self.stride = widths[-1], 2 ** len(widths)
 
     def forward(self, images: Tensor, mask: Tensor) -> tuple:
         "images (B,3,H,W), mask (B,H,W) -> features (B,C,h,w), mask (B,h,w)."
-        if not self.training and mask.any(): return run_unpadded(self.body, images, mask, self.stride)
+        if mask.any(): return run_unpadded(self.body, images, mask, self.stride)
         features = self.body(images)
         return features, downsample_mask(mask, features.shape[-2:])
 
-# %% ../nbs/03_backbone.ipynb #3e60037f
+# %% ../nbs/03_backbone.ipynb #c2dbbda7
 def freeze_batch_norm(module: nn.Module) -> nn.Module:
-    "Replace every batch norm inside `module`, in place, by a FrozenBatchNorm2d of the same numbers; returns the module."
+    "Replace every batch norm inside `module`, in place, by a FrozenBatchNorm2d of the same numbers; returns it."
     for name, child in module.named_children():
         if isinstance(child, (nn.BatchNorm2d, nn.SyncBatchNorm)):
             frozen = FrozenBatchNorm2d(child.num_features, eps=child.eps).to(child.weight)
@@ -107,10 +111,10 @@ def freeze_batch_norm(module: nn.Module) -> nn.Module:
         else: freeze_batch_norm(child)
     return module
 
-# %% ../nbs/03_backbone.ipynb #87c316c7
+# %% ../nbs/03_backbone.ipynb #3f485ecb
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
 
-# %% ../nbs/03_backbone.ipynb #bd4f057f
+# %% ../nbs/03_backbone.ipynb #3b4befc6
 def build_resnet(name: str, weights=None, dilation: bool = False) -> ResNet:
     "torchvision's ResNet `name`; weights \"imagenet\" downloads, all else starts random; dilation: stride 16 (DC5)."
     if name not in RESNETS:
@@ -124,7 +128,7 @@ def build_resnet(name: str, weights=None, dilation: bool = False) -> ResNet:
         raise BackboneError(f"the ImageNet weights of {name} could not be downloaded ({error}): "
                             "pass weights=PATH of a local file") from error
 
-# %% ../nbs/03_backbone.ipynb #afdf8bdd
+# %% ../nbs/03_backbone.ipynb #57ceaea7
 def read_weights(path) -> dict:
     "Names to tensors from a .safetensors or .pth file, without running any code in it."
     path = Path(path)
@@ -138,7 +142,7 @@ def read_weights(path) -> dict:
         kind = type(error).__name__
         raise BackboneError(f"{path} holds no readable weights ({kind}): save resnet.state_dict() there") from error
 
-# %% ../nbs/03_backbone.ipynb #877c0ca7
+# %% ../nbs/03_backbone.ipynb #57f3bb9a
 def load_weights(body: nn.Module, path) -> None:
     "Fill a headless ResNet with torchvision weights from a file; when they do not fit, raises and changes nothing."
     state = {name: tensor for name, tensor in read_weights(path).items()
@@ -150,7 +154,7 @@ def load_weights(body: nn.Module, path) -> None:
                             f"shape, first {wrong[0]!r}; pass torchvision's state dict of a ResNet of the same depth")
     body.load_state_dict(state)
 
-# %% ../nbs/03_backbone.ipynb #3b4befc6
+# %% ../nbs/03_backbone.ipynb #1e5df236
 def set_trainable(body: nn.Module, stages: int) -> None:
     "Train the last `stages` of the five stages of a headless ResNet; 3 is the official choice, layer2 to layer4."
     if stages not in range(6):
@@ -158,7 +162,7 @@ def set_trainable(body: nn.Module, stages: int) -> None:
     trained = ("layer4", "layer3", "layer2", "layer1", "conv1")[:stages]
     for name, parameter in body.named_parameters(): parameter.requires_grad_(name.split(".")[0] in trained)
 
-# %% ../nbs/03_backbone.ipynb #7841fe40
+# %% ../nbs/03_backbone.ipynb #b2404ad4
 class ResNetBackbone(nn.Module):
     """torchvision's ResNet without its classifier, batch norm frozen; state-dict keys: `body.` + torchvision's names.
 

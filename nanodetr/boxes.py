@@ -6,11 +6,11 @@
 __all__ = ['EPS', 'cxcywh_to_xyxy', 'xyxy_to_cxcywh', 'box_area', 'paired_iou', 'pairwise_iou', 'paired_giou', 'pairwise_giou',
            'NanodetrError']
 
-# %% ../nbs/01_boxes.ipynb #447efb15
+# %% ../nbs/01_boxes.ipynb #dc981c1c
 import torch
 from torch import Tensor
 
-# %% ../nbs/01_boxes.ipynb #6eb47138
+# %% ../nbs/01_boxes.ipynb #ab55bd5d
 def cxcywh_to_xyxy(
     # (..., 4) centre x, centre y, width, height
     boxes: Tensor,
@@ -19,7 +19,7 @@ def cxcywh_to_xyxy(
     cx, cy, w, h = boxes.unbind(-1)
     return torch.stack([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2], dim=-1)
 
-# %% ../nbs/01_boxes.ipynb #e29615ba
+# %% ../nbs/01_boxes.ipynb #0d7d9737
 def xyxy_to_cxcywh(
     # (..., 4) corners x0, y0, x1, y1
     boxes: Tensor,
@@ -28,7 +28,7 @@ def xyxy_to_cxcywh(
     x0, y0, x1, y1 = boxes.unbind(-1)
     return torch.stack([(x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0], dim=-1)
 
-# %% ../nbs/01_boxes.ipynb #751c5848
+# %% ../nbs/01_boxes.ipynb #77b40161
 def box_area(
     # (..., 4) xyxy
     boxes: Tensor,
@@ -36,14 +36,14 @@ def box_area(
     "(...) the area of each box, in squared units."
     return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
 
-# %% ../nbs/01_boxes.ipynb #4dd0afa4
+# %% ../nbs/01_boxes.ipynb #dab8a1d5
 def _intersection(a: Tensor, b: Tensor) -> Tensor:
     "(...) the area shared by a and b, both (..., 4) xyxy."
     size = torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])
     size = size.clamp(min=0)  # apart: nothing is shared
     return size[..., 0] * size[..., 1]
 
-# %% ../nbs/01_boxes.ipynb #690c08bb
+# %% ../nbs/01_boxes.ipynb #1a61c7a6
 EPS = 1e-7
 
 
@@ -51,7 +51,7 @@ def _ratio(part: Tensor, whole: Tensor) -> Tensor:
     "(...) part / whole, and 0 with no gradient where whole is next to nothing."
     return part / whole.clamp(min=EPS) * (whole > EPS)
 
-# %% ../nbs/01_boxes.ipynb #0dcd42cd
+# %% ../nbs/01_boxes.ipynb #12034d63
 def paired_iou(
     # (..., 4) xyxy
     a: Tensor,
@@ -62,7 +62,7 @@ def paired_iou(
     inter = _intersection(a, b)
     return _ratio(inter, box_area(a) + box_area(b) - inter)
 
-# %% ../nbs/01_boxes.ipynb #7df15772
+# %% ../nbs/01_boxes.ipynb #4cdd171f
 def pairwise_iou(
     # (..., N, 4) xyxy
     a: Tensor,
@@ -72,13 +72,13 @@ def pairwise_iou(
     "(..., N, M) IoU of every a with every b, in 0..1."
     return paired_iou(a[..., :, None, :], b[..., None, :, :])
 
-# %% ../nbs/01_boxes.ipynb #9bc7f2b7
+# %% ../nbs/01_boxes.ipynb #08d56dc8
 def _hull(a: Tensor, b: Tensor) -> Tensor:
     "(...) the area of the smallest box round a and b, both (..., 4) xyxy."
-    size = torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])  # new: max and min changed places
+    size = torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])  # new: max, min exchanged
     return size[..., 0] * size[..., 1]
 
-# %% ../nbs/01_boxes.ipynb #06156ec5
+# %% ../nbs/01_boxes.ipynb #da95de76
 def paired_giou(
     # (..., 4) xyxy
     a: Tensor,
@@ -93,7 +93,7 @@ def paired_giou(
     union = box_area(a) + box_area(b) - inter
     return _ratio(inter, union) - _ratio(hull - union, hull)
 
-# %% ../nbs/01_boxes.ipynb #da95de76
+# %% ../nbs/01_boxes.ipynb #6c5879d9
 def pairwise_giou(
     # (..., N, 4) xyxy
     a: Tensor,
@@ -103,6 +103,6 @@ def pairwise_giou(
     "(..., N, M) generalised IoU of every a with every b, in -1..1."
     return paired_giou(a[..., :, None, :], b[..., None, :, :])
 
-# %% ../nbs/01_boxes.ipynb #fb71d54a
+# %% ../nbs/01_boxes.ipynb #84d7cb0d
 class NanodetrError(ValueError):
     "Base of every error that a user can mend: the message names the file or value and the remedy."

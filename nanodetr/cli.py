@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['SHAPES', 'UsageError', 'say', 'prepare_data', 'FirstImages', 'model_config', 'run_folder', 'default_epochs',
-           'train_config', 'build_model', 'save_picture', 'save_json', 'train', 'recall', 'read_json',
+           'settings', 'train_config', 'build_model', 'save_picture', 'save_json', 'train', 'recall', 'read_json',
            'evaluate_command', 'load_model', 'open_split', 'report', 'detect_command', 'check_command', 'parser',
            'main']
 
-# %% ../nbs/92_cli.ipynb #fdeb3d65
+# %% ../nbs/92_cli.ipynb #9415de0e
 import argparse
 import json
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -19,7 +20,7 @@ import torch
 from .boxes import NanodetrError
 from .model import DETR, DETRConfig, write_atomically
 
-# %% ../nbs/92_cli.ipynb #6998b3b0
+# %% ../nbs/92_cli.ipynb #81b46525
 class UsageError(NanodetrError):
     "Arguments that do not go together."
 
@@ -28,7 +29,7 @@ def say(*words) -> None:
     "For people, on standard error: standard output belongs to results."
     print(*words, file=sys.stderr, flush=True)
 
-# %% ../nbs/92_cli.ipynb #d98f9e60
+# %% ../nbs/92_cli.ipynb #ccedb8ec
 SHAPES = ("shapes", "shapes-hard")
 
 
@@ -42,7 +43,7 @@ def prepare_data(spec: str, config: DETRConfig):
     return (open_dataset(spec, "train", transforms=light_augment(*size, train=True)),
             open_dataset(spec, "val", transforms=light_augment(*size, train=False)))
 
-# %% ../nbs/92_cli.ipynb #ccedb8ec
+# %% ../nbs/92_cli.ipynb #604e0bec
 class FirstImages:
     "The first `count` images of a data set, for `--overfit`."
 
@@ -55,17 +56,17 @@ class FirstImages:
 
     def get_target(self, i): return self.data.get_target(range(self.count)[i])
 
-# %% ../nbs/92_cli.ipynb #4036f19d
-def model_config(preset: str, spec: str, classes: list, most: int) -> DETRConfig:
-    "The preset with the data's classes, and, for photos, at least 1.5 queries for each object of the fullest image and more pixels."
+# %% ../nbs/92_cli.ipynb #5b7ec2ca
+def model_config(preset: str, spec: str, classes: list, most: int, **others) -> DETRConfig:
+    "The preset with the data's classes, and, for photos, at least 1.5 queries for each object of the fullest image and more pixels; `others` win."
     changes = {"num_classes": len(classes), "classes": list(classes)}
     if spec not in SHAPES:
         changes["num_queries"] = max(DETRConfig.preset(preset).num_queries, most + (most + 1) // 2)
         if preset == "nano":  # 64 pixels are enough for shapes, and too few for photos
             changes |= {"image_size": 128, "max_size": 192}
-    return DETRConfig.preset(preset, **changes)
+    return DETRConfig.preset(preset, **{**changes, **others})
 
-# %% ../nbs/92_cli.ipynb #095d23c1
+# %% ../nbs/92_cli.ipynb #e4682fad
 def run_folder(out, data: str, preset: str, resume: bool) -> Path:
     "Where a run goes: `--out`, or runs/NAME; a new run never goes over an old one, and a resumed one goes on in the last."
     name = f"{Path(data).resolve().name if data not in SHAPES else data}-{preset}"
@@ -81,21 +82,37 @@ def run_folder(out, data: str, preset: str, resume: bool) -> Path:
         raise UsageError(f"{out} already holds a run: go on with --resume, or choose another --out")
     return out
 
-# %% ../nbs/92_cli.ipynb #d54306e8
+# %% ../nbs/92_cli.ipynb #532ea094
 def default_epochs(spec: str, preset: str, images: int, batch: int):
     "Epochs when none are asked for; None leaves it to the preset."
     if preset != "nano" or spec == "shapes":
         return None
-    return 40 if spec == "shapes-hard" else max(20, -(-2000 * batch // max(images, 1)))
+    return 30 if spec == "shapes-hard" else max(20, -(-1000 * batch // max(images, 1)))
 
-# %% ../nbs/92_cli.ipynb #532ea094
+# %% ../nbs/92_cli.ipynb #071b53ce
+def settings(pairs: list, kind: type) -> dict:
+    "The `--set name=value` pairs that are fields of the dataclass `kind`; values are read as JSON where they are JSON."
+    from nanodetr.training import TrainConfig
+
+    known, chosen = [f.name for f in fields(TrainConfig)] + [f.name for f in fields(DETRConfig)], {}
+    for pair in pairs or []:
+        name, _, text = pair.partition("=")
+        if name not in known:
+            raise UsageError(f"--set {pair}: unknown name; choose one of {', '.join(known)}")
+        try: value = json.loads(text)
+        except json.JSONDecodeError: value = text
+        if name in [f.name for f in fields(kind)]:
+            chosen[name] = value
+    return chosen
+
+# %% ../nbs/92_cli.ipynb #2d40dcc6
 def train_config(args, images: int):
     "`TrainConfig` from the preset, the data and the flags that were given."
     from nanodetr.training import TrainConfig
 
     flags = {"batch_size": args.batch_size, "accumulate": args.accumulate, "lr": args.lr, "seed": args.seed,
              "device": args.device, "amp": args.amp, "epochs": args.epochs}
-    flags = {name: value for name, value in flags.items() if value is not None}
+    flags = {name: value for name, value in flags.items() if value is not None} | settings(args.set, TrainConfig)
     config = TrainConfig.preset(args.preset, **flags)
     epochs = default_epochs(args.data, args.preset, images, config.batch_size * config.accumulate)
     if epochs and "epochs" not in flags:
@@ -105,7 +122,7 @@ def train_config(args, images: int):
         config.backbone_lr = args.lr * preset.backbone_lr / preset.lr
     return config
 
-# %% ../nbs/92_cli.ipynb #071b53ce
+# %% ../nbs/92_cli.ipynb #3054a97b
 def build_model(args, config: DETRConfig) -> DETR:
     "A new model, or the one in `--weights`; with `--backbone-weights` in its ResNet."
     if args.weights:
@@ -124,7 +141,7 @@ def build_model(args, config: DETRConfig) -> DETR:
     torch.manual_seed(args.seed or 0)
     return DETR(config, backbone)
 
-# %% ../nbs/92_cli.ipynb #fac41b08
+# %% ../nbs/92_cli.ipynb #b5cba03d
 def save_picture(figure, path: Path) -> None:
     "A figure as PNG, whole or not at all."
     write_atomically(path, lambda beside: figure.savefig(beside, format="png"))
@@ -134,7 +151,7 @@ def save_json(values: dict, path: Path) -> None:
     "A dict as JSON, whole or not at all."
     write_atomically(path, lambda beside: beside.write_text(json.dumps(values, indent=1) + "\n"))
 
-# %% ../nbs/92_cli.ipynb #3054a97b
+# %% ../nbs/92_cli.ipynb #b795610a
 def train(args) -> int:
     "Train a model; see the notebook for what is left in its folder."
     from nanodetr.evaluation import evaluate
@@ -145,14 +162,14 @@ def train(args) -> int:
     if args.resume:
         recall(args, folder)
     args.data, args.preset = args.data or "shapes", args.preset or "nano"
-    shape = DETRConfig.preset(args.preset)
-    train_data, val_data = prepare_data(args.data, shape if args.data in SHAPES else model_config(args.preset, args.data, ["?"], 1))
+    chosen = settings(args.set, DETRConfig)
+    train_data, val_data = prepare_data(args.data, model_config(args.preset, args.data, ["?"], 1, **chosen))
     most = 0 if args.data in SHAPES else max(len(d.get_target(i)["labels"]) for d in (train_data, val_data) for i in range(len(d)))
     if args.overfit:
         train_data.transforms = val_data.transforms  # the very same pictures every time
         train_data = val_data = FirstImages(train_data, args.overfit)
     config = train_config(args, len(train_data))
-    model = build_model(args, model_config(args.preset, args.data, train_data.classes, most))
+    model = build_model(args, model_config(args.preset, args.data, train_data.classes, most, **chosen))
     folder.mkdir(parents=True, exist_ok=True)
     saved = {name: value for name, value in vars(args).items() if name not in ("command", "out", "resume", "device")}
     save_json(saved, folder / "run.json")
@@ -166,23 +183,28 @@ def train(args) -> int:
 
     scenes, truths = zip(*[val_data[i] for i in range(min(8, len(val_data)))])
 
+    scores = {}
+
     def measure(model):
-        scores = evaluate(model, val_data, batch_size=50 if args.data in SHAPES else config.batch_size, progress=False)
-        found = model.detect(list(scenes), 0.5)
-        save_picture(plot_pred(list(scenes), found, list(truths), classes=train_data.classes, cols=4), folder / "predictions.png")
+        scores.update(evaluate(model, val_data, batch_size=50 if args.data in SHAPES else config.batch_size, progress=False))
         return {name: scores[name] for name in ("AP", "AP50", "AP75")}
 
+    def draw(model, history):
+        found = model.detect(list(scenes), 0.5)
+        save_picture(plot_pred(list(scenes), found, list(truths), classes=train_data.classes, cols=4), folder / "predictions.png")
+        save_picture(plot_losses(history), folder / "loss.png")
+
     history = fit(model, train_data, None, config, out=folder, resume=args.resume, evaluate=measure,
-                  evaluate_every=max(1, config.epochs // 5), progress=not args.quiet)
-    scores = evaluate(model, val_data, batch_size=50 if args.data in SHAPES else config.batch_size, progress=False)
+                  evaluate_every=max(1, config.epochs // 5), on_epoch=draw, progress=not args.quiet)
+    if not scores:  # a finished run, resumed
+        measure(model)
     minutes = history[-1]["seconds"] / 60
-    save_picture(plot_losses(history), folder / "loss.png")
     save_json({"split": "train" if args.overfit else "val", "protocol": "coco", **scores, "steps": history[-1]["step"], "minutes": minutes}, folder / "evaluation.json")
     print(f"done    {history[-1]['step']} steps in {minutes:.1f} minutes: AP {scores['AP']:.3f}, AP50 {scores['AP50']:.3f} on {len(val_data)} images")
     print(f"look at {folder / 'predictions.png'}, {folder / 'loss.png'}")
     return 0
 
-# %% ../nbs/92_cli.ipynb #b5cba03d
+# %% ../nbs/92_cli.ipynb #3b37a319
 def recall(args, folder: Path) -> None:
     "Take what is not said again from the run's own run.json; what is said must not contradict it."
     path = folder / "run.json"
@@ -200,7 +222,7 @@ def read_json(path: Path):
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not valid JSON ({error}): write it again, or delete it") from error
 
-# %% ../nbs/92_cli.ipynb #b795610a
+# %% ../nbs/92_cli.ipynb #5caa4fce
 def evaluate_command(args) -> int:
     "Print the scores of a model, or of a COCO results file."
     from nanodetr.evaluation import evaluate, evaluate_detections, load_coco_results
@@ -236,7 +258,7 @@ def open_split(spec: str, split: str, model: DETR):
                          f"{', '.join(data.classes)}: give the --data it was trained for")
     return data
 
-# %% ../nbs/92_cli.ipynb #3b37a319
+# %% ../nbs/92_cli.ipynb #f5d0036f
 def report(scores: dict, args) -> int:
     "The scores for people, or as one JSON object."
     if args.json:
@@ -249,7 +271,7 @@ def report(scores: dict, args) -> int:
         print(f"  {name}: " + ", ".join(f"{key} {number:.3f}" for key, number in (value.items() if isinstance(value, dict) else [("AP", value)])))
     return 0
 
-# %% ../nbs/92_cli.ipynb #5caa4fce
+# %% ../nbs/92_cli.ipynb #2e49cd83
 def detect_command(args) -> int:
     "Detections of a model on image files."
     from nanodetr.data import read_image
@@ -278,7 +300,7 @@ def detect_command(args) -> int:
             print(f"  {d['score']:.2f} {d['label']} at " + ", ".join(f"{x:.0f}" for x in d["box"]))
     return 0
 
-# %% ../nbs/92_cli.ipynb #36d29a03
+# %% ../nbs/92_cli.ipynb #ca9e11ff
 def check_command(args) -> int:
     "Print what is wrong with a data set; 1 when something is."
     from nanodetr.data import check_dataset
@@ -287,7 +309,7 @@ def check_command(args) -> int:
     print(found)
     return 0 if found.ok else 1
 
-# %% ../nbs/92_cli.ipynb #ae59e26b
+# %% ../nbs/92_cli.ipynb #b647a178
 def parser() -> argparse.ArgumentParser:
     "The command line of `nanodetr`."
     from nanodetr import __version__
@@ -307,6 +329,7 @@ def parser() -> argparse.ArgumentParser:
     add("--seed", type=int, help="of weights, order and augmentation (default 0)")
     add("--device", choices=("auto", "cpu", "cuda"), help="default: a GPU if there is one")
     add("--amp", action="store_true", default=None, help="half-precision arithmetic where it is safe")
+    add("--set", action="append", metavar="NAME=VALUE", help="any other field of the model's or the training's configuration, e.g. ema=0.999")
     add("--resume", action="store_true", help="go on with the run in --out")
     add("--overfit", type=int, metavar="N", help="train and evaluate on the first N images only")
     add("--weights", help="start from these weights (a folder or a .safetensors file)")
@@ -332,7 +355,7 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("check", help="is this data set sound?").add_argument("path")
     return top
 
-# %% ../nbs/92_cli.ipynb #ca9e11ff
+# %% ../nbs/92_cli.ipynb #14046e4b
 def main(arguments: list = None) -> int:
     "The `nanodetr` command: 0 done, 1 `check` found something, 2 bad input (one line on standard error), 130 interrupted."
     args = parser().parse_args(arguments)

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['FeedForward', 'EncoderBlock', 'Encoder']
 
-# %% ../nbs/06_encoder.ipynb #ab45cef8
+# %% ../nbs/06_encoder.ipynb #c76b807a
 from torch import Tensor, nn
 
 from .attention import MultiHeadAttention
 
-# %% ../nbs/06_encoder.ipynb #b9fe6aef
+# %% ../nbs/06_encoder.ipynb #5bea91d5
 class FeedForward(nn.Sequential):
     """Two linear layers with a ReLU between them, applied to every token alone: (..., dim) -> (..., dim).
 
@@ -22,7 +22,7 @@ class FeedForward(nn.Sequential):
         for layer in (self[0], self[3]):
             nn.init.xavier_uniform_(layer.weight)
 
-# %% ../nbs/06_encoder.ipynb #6a6a9f9b
+# %% ../nbs/06_encoder.ipynb #289d0dfd
 class EncoderBlock(nn.Module):
     """Self-attention and a feed-forward network, each with a residual connection and a layer norm.
 
@@ -56,7 +56,7 @@ class EncoderBlock(nn.Module):
         x = self.norm1(x + out)
         return self.norm2(x + self.dropout(self.ffn(x))), weights
 
-# %% ../nbs/06_encoder.ipynb #5b4afc71
+# %% ../nbs/06_encoder.ipynb #d34e5aea
 class Encoder(nn.Module):
     """A stack of `EncoderBlock`s; a pre-norm stack ends in a layer norm.
 
@@ -67,7 +67,8 @@ class Encoder(nn.Module):
     def __init__(self, depth: int, dim: int, heads: int, ffn_dim: int, dropout: float = 0.1, norm_first: bool = False,
                  attention: type = MultiHeadAttention):
         super().__init__()
-        self.layers = nn.ModuleList(EncoderBlock(dim, heads, ffn_dim, dropout, norm_first, attention) for _ in range(depth))
+        shape = dim, heads, ffn_dim, dropout, norm_first, attention
+        self.layers = nn.ModuleList(EncoderBlock(*shape) for _ in range(depth))
         self.norm = nn.LayerNorm(dim) if norm_first else nn.Identity()
 
     def forward(self, x: Tensor, pos: Tensor, key_padding_mask: Tensor = None, need_weights: bool = False):

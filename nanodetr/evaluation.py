@@ -8,7 +8,7 @@ __all__ = ['RECALL_POINTS', 'MISS', 'HIT', 'IGNORED', 'AREA_RANGES', 'PROTOCOLS'
            'match_detections', 'evaluate_detections', 'precision_recall', 'target_to_pixels', 'detection_kinds',
            'error_breakdown', 'load_coco_results', 'predict', 'evaluate']
 
-# %% ../nbs/12_evaluation.ipynb #07930fc2
+# %% ../nbs/12_evaluation.ipynb #9239ee63
 import json
 from pathlib import Path
 from typing import NamedTuple
@@ -23,15 +23,16 @@ from .boxes import NanodetrError, cxcywh_to_xyxy
 from .data import collate
 from .model import postprocess
 
-# %% ../nbs/12_evaluation.ipynb #f537cff8
+# %% ../nbs/12_evaluation.ipynb #60ee225f
 RECALL_POINTS = {"11-point": np.arange(11) / 10, "101-point": np.linspace(0, 1, 101)}
 
-# %% ../nbs/12_evaluation.ipynb #60ee225f
+# %% ../nbs/12_evaluation.ipynb #a9015c62
 def average_precision(recall, precision, how="101-point") -> float:
     """Area under the envelope of a precision-recall curve.
 
     recall (n,) rising, precision (n,), both in 0..1, one entry a detection from the highest score down.
-    how: "101-point" (COCO), "11-point" (VOC 2007), "all-point" (VOC 2010 to 2012, the exact area) or an array of recalls to read at.
+    how: "101-point" (COCO), "11-point" (VOC 2007), "all-point" (VOC 2010 to 2012: the exact area), or an array of
+    recalls to read at.
     """
     best_from_here = np.maximum.accumulate(np.asarray(precision, dtype=float)[::-1])[::-1]
     if isinstance(how, str) and how == "all-point":
@@ -40,11 +41,11 @@ def average_precision(recall, precision, how="101-point") -> float:
     first = np.searchsorted(recall, points, side="left")
     return float(np.append(best_from_here, 0.0)[first].mean())
 
-# %% ../nbs/12_evaluation.ipynb #f0b6ca70
+# %% ../nbs/12_evaluation.ipynb #7acad2cd
 class EvaluationError(NanodetrError):
     "Detections or ground truth that cannot be evaluated; the message names the file or image and the remedy."
 
-# %% ../nbs/12_evaluation.ipynb #3f49c113
+# %% ../nbs/12_evaluation.ipynb #e6fc2e09
 class BoxTable(NamedTuple):
     "Boxes of many images, sorted by class, then image, then falling score. N rows."
     label: np.ndarray      # (N,) class
@@ -56,59 +57,62 @@ class BoxTable(NamedTuple):
     crowd: np.ndarray      # (N,) bool
     difficult: np.ndarray  # (N,) bool
 
-# %% ../nbs/12_evaluation.ipynb #e6fc2e09
+# %% ../nbs/12_evaluation.ipynb #0af7c660
 def _column(items: list, key: str, what: str, default=None) -> np.ndarray:
     "Entry `key` of all images in one array; `default` stands in where an image has none."
+    if default is not None and not any(key in item for item in items):
+        return np.full(sum(len(item["labels"]) for item in items), default, dtype=float)
     parts = []
     for i, item in enumerate(items):
-        if key not in item and default is None: raise EvaluationError(f"{what} {i} has no {key!r}: every image needs it, if only empty")
-        part = torch.as_tensor(item[key]).detach().cpu() if key in item else torch.full((len(item["labels"]),), default)
-        if len(part) != len(item["labels"]):
-            raise EvaluationError(f"{what} {i} has {len(item['labels'])} labels but {len(part)} {key}: one of each a box")
+        if key not in item and default is None:
+            raise EvaluationError(f"{what} {i} has no {key!r}: every image needs it, if only empty")
+        n = len(item["labels"])
+        part = torch.as_tensor(item[key]).detach().cpu() if key in item else torch.full((n,), default).double()
+        if len(part) != n: raise EvaluationError(f"{what} {i} has {n} labels but {len(part)} {key}: one of each a box")
         parts.append(part)
     return torch.cat(parts).numpy() if parts else np.zeros(0)
 
-# %% ../nbs/12_evaluation.ipynb #0af7c660
+# %% ../nbs/12_evaluation.ipynb #13e6d98d
 def _check(what: str, image, label, boxes, score, num_classes: int) -> None:
     "Raise an EvaluationError that names the first image with a value that makes no sense."
     sides = boxes[:, 2:] - boxes[:, :2]
-    wrong = {f"a label outside 0..{num_classes - 1}: labels index the class names": (label < 0) | (label >= num_classes),
+    outside = f"a label outside 0..{num_classes - 1}: labels index the class names"
+    wrong = {outside: (label < 0) | (label >= num_classes),
              "a box that is not finite: look for NaN in the model or the file": ~np.isfinite(boxes).all(axis=1),
-             "a box whose right or bottom edge comes first: boxes must be xyxy pixels, not cxcywh": (sides < 0).any(axis=1),
+             "a box that ends before it begins: boxes must be xyxy pixels, not cxcywh": (sides < 0).any(axis=1),
              "a score that is not finite: look for NaN in the model or the file": ~np.isfinite(score)}
     for message, rows in wrong.items():
         if rows.any(): raise EvaluationError(f"{what} {image[rows.argmax()]} has {message}")
 
-# %% ../nbs/12_evaluation.ipynb #13e6d98d
+# %% ../nbs/12_evaluation.ipynb #3144185a
 def make_table(items: list, what: str, num_classes: int, inclusive: bool = False) -> BoxTable:
     "All boxes of `items` (one dict an image; labels and boxes, for detections scores) in one sorted table."
     label = _column(items, "labels", what).astype(np.int64)
-    image = np.repeat(np.arange(len(items)), [len(item["labels"]) for item in items])
+    image = np.repeat(np.arange(len(items)), np.array([len(item["labels"]) for item in items], dtype=np.int64))
     boxes = _column(items, "boxes", what).astype(np.float64).reshape(-1, 4)
     score = _column(items, "scores", what, None if what == "detections" else 0).astype(np.float64)
     _check(what, image, label, boxes, score, num_classes)
     area = (boxes[:, 2:] - boxes[:, :2] + inclusive).prod(axis=1)
-    if any("area" in item for item in items):
-        given = _column(items, "area", what, float("nan")).astype(np.float64)
-        area = np.where(np.isnan(given), area, given)
+    given = _column(items, "area", what, float("nan")).astype(np.float64)
+    area = np.where(np.isnan(given), area, given)
     crowd, difficult = (_column(items, key, what, 0).astype(bool) for key in ("iscrowd", "difficult"))
     order = np.lexsort((-score, image, label))  # the last key counts most
     group = (label * max(len(items), 1) + image)[order]
     rank = np.arange(len(group)) - np.searchsorted(group, group)
     return BoxTable(label[order], group, rank, *(column[order] for column in (boxes, score, area, crowd, difficult)))
 
-# %% ../nbs/12_evaluation.ipynb #8896d6aa
+# %% ../nbs/12_evaluation.ipynb #58f7ddc8
 def overlap(a, b, crowd=False, inclusive: bool = False) -> np.ndarray:
-    "(...) IoU of a and b (...,4) xyxy; where `crowd` (...) is True, intersection / area of a. Touching or empty boxes give 0."
+    "(...) IoU of a and b (...,4) xyxy; where `crowd` (...) is True, intersection / area of a. Empty boxes give 0."
     size = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]) + inclusive
     inter = np.maximum(size[..., 0], 0) * np.maximum(size[..., 1], 0)
     area_a, area_b = (np.prod(box[..., 2:] - box[..., :2] + inclusive, axis=-1) for box in (a, b))
     union = np.where(crowd, area_a, area_a + area_b - inter)
     return np.divide(inter, union, out=np.zeros_like(inter), where=inter > 0)
 
-# %% ../nbs/12_evaluation.ipynb #7d1a23ca
+# %% ../nbs/12_evaluation.ipynb #d1db4bb7
 def _candidates(dt: BoxTable, gt: BoxTable, lowest: float, inclusive: bool = False, crowds: bool = True):
-    "Pairs (P,) of detection and object of the same image and class with overlap >= lowest, each detection's best pair first."
+    "Pairs (P,) d, g, iou of one image and class with overlap >= lowest: sorted by detection, the best object first."
     begin, end = (np.searchsorted(gt.group, dt.group, side) for side in ("left", "right"))
     count = end - begin                                                 # (D,) objects in the detection's group
     d = np.repeat(np.arange(len(dt.group)), count)                      # (P,)
@@ -118,16 +122,16 @@ def _candidates(dt: BoxTable, gt: BoxTable, lowest: float, inclusive: bool = Fal
     near = near[np.lexsort((-g[near], -iou[near], d[near]))]
     return d[near], g[near], iou[near]
 
-# %% ../nbs/12_evaluation.ipynb #f04f6293
+# %% ../nbs/12_evaluation.ipynb #8ff44b4c
 def _turns(group: np.ndarray) -> list:
     "Rows of a sorted `group` (N,) in rounds: the first row of every group, then every second row, ..."
     turn = np.arange(len(group)) - np.searchsorted(group, group)
     return np.split(np.argsort(turn, kind="stable"), np.cumsum(np.bincount(turn))[:-1]) if len(group) else []
 
-# %% ../nbs/12_evaluation.ipynb #f34e88e8
+# %% ../nbs/12_evaluation.ipynb #c6c1ecde
 MISS, HIT, IGNORED = 0, 1, 2
 
-# %% ../nbs/12_evaluation.ipynb #c6c1ecde
+# %% ../nbs/12_evaluation.ipynb #e518764d
 def _choose(g, iou, first, count, taken, ignored, crowd, thresholds) -> np.ndarray:
     "(n, A, T) object taken by each of n detections, or -1; its candidates are g[first : first + count], best first."
     best = np.full((len(first), *taken.shape[1:]), -1)
@@ -141,7 +145,7 @@ def _choose(g, iou, first, count, taken, ignored, crowd, thresholds) -> np.ndarr
         spare[rows] = np.where(free & off & (spare[rows] < 0), object_[:, None, None], spare[rows])
     return np.where(best >= 0, best, spare)
 
-# %% ../nbs/12_evaluation.ipynb #e518764d
+# %% ../nbs/12_evaluation.ipynb #2df22eab
 def match_coco(dt: BoxTable, gt: BoxTable, thresholds: np.ndarray, areas: np.ndarray, inclusive: bool = False):
     """COCO's matching. thresholds (T,); areas (A,2) lowest and highest area of each range, both included.
 
@@ -161,10 +165,10 @@ def match_coco(dt: BoxTable, gt: BoxTable, thresholds: np.ndarray, areas: np.nda
         status[able[rows[n]], a, t] = np.where(ignored[winner, a], IGNORED, HIT)
     return status, ignored
 
-# %% ../nbs/12_evaluation.ipynb #84faeb19
+# %% ../nbs/12_evaluation.ipynb #3143d5a9
 AREA_RANGES = {"all": (0.0, 1e5**2), "small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e5**2)}
 
-# %% ../nbs/12_evaluation.ipynb #5fffdc48
+# %% ../nbs/12_evaluation.ipynb #38597550
 def match_voc(dt: BoxTable, gt: BoxTable, thresholds: np.ndarray, inclusive: bool = False):
     """VOC's matching. thresholds (T,). Objects marked difficult (or crowd) are ignored, with their detections.
 
@@ -183,11 +187,11 @@ def match_voc(dt: BoxTable, gt: BoxTable, thresholds: np.ndarray, inclusive: boo
         status[d[near & ignored[g]], 0, t] = IGNORED
     return status, ignored[:, None]
 
-# %% ../nbs/12_evaluation.ipynb #2e97e893
+# %% ../nbs/12_evaluation.ipynb #9aa1d6ff
 PROTOCOLS = {"coco": "101-point", "voc2007": "11-point", "voc2012": "all-point"}
 MOST_DETECTIONS = 100
 
-# %% ../nbs/12_evaluation.ipynb #9aa1d6ff
+# %% ../nbs/12_evaluation.ipynb #a610941f
 class Matches(NamedTuple):
     "Which detections found something: D detections, G objects, A area ranges (1 for VOC), T IoU thresholds."
     dt: BoxTable
@@ -197,16 +201,25 @@ class Matches(NamedTuple):
     thresholds: np.ndarray  # (T,)
     classes: list           # K names
 
-# %% ../nbs/12_evaluation.ipynb #a610941f
-def match_detections(detections: list, targets: list, protocol="coco", classes=None, iou_thresholds=None, inclusive=False) -> Matches:
-    "Match the detections of all images with their objects; arguments as in `evaluate_detections`."
-    if protocol not in PROTOCOLS: raise EvaluationError(f"unknown protocol {protocol!r}: use one of {', '.join(PROTOCOLS)}")
+# %% ../nbs/12_evaluation.ipynb #598df7ab
+def _check_lengths(detections: list, targets: list) -> None:
+    "Raise an EvaluationError unless both lists speak of the same number of images."
     if len(detections) != len(targets):
-        raise EvaluationError(f"{len(detections)} images of detections but {len(targets)} of ground truth: one dict an image in both lists")
+        raise EvaluationError(f"{len(detections)} images of detections but {len(targets)} of ground truth: "
+                              "both lists need one dict an image")
+
+# %% ../nbs/12_evaluation.ipynb #b4669f0d
+def match_detections(detections: list, targets: list, protocol="coco", classes=None, iou_thresholds=None,
+                     inclusive=False) -> Matches:
+    "Match the detections of all images with their objects; arguments as in `evaluate_detections`."
+    if protocol not in PROTOCOLS:
+        raise EvaluationError(f"unknown protocol {protocol!r}: use one of {', '.join(PROTOCOLS)}")
+    _check_lengths(detections, targets)
     if classes is None:
-        most = max((int(torch.as_tensor(item["labels"]).max()) for item in [*detections, *targets] if len(item["labels"])), default=-1)
-        classes = [str(k) for k in range(most + 1)]
-    dt, gt = (make_table(items, what, len(classes), inclusive) for items, what in ((detections, "detections"), (targets, "targets")))
+        labels = [int(torch.as_tensor(item["labels"]).max()) for item in [*detections, *targets] if len(item["labels"])]
+        classes = [str(k) for k in range(max(labels, default=-1) + 1)]
+    dt = make_table(detections, "detections", len(classes), inclusive)
+    gt = make_table(targets, "targets", len(classes), inclusive)
     if iou_thresholds is None: iou_thresholds = np.linspace(0.5, 0.95, 10) if protocol == "coco" else [0.5]
     thresholds = np.atleast_1d(np.asarray(iou_thresholds, dtype=float))
     if protocol == "coco":
@@ -216,9 +229,9 @@ def match_detections(detections: list, targets: list, protocol="coco", classes=N
     else: status, ignored = match_voc(dt, gt, thresholds, inclusive)
     return Matches(dt, gt, status, ignored, thresholds, list(classes))
 
-# %% ../nbs/12_evaluation.ipynb #b4669f0d
+# %% ../nbs/12_evaluation.ipynb #e740aacd
 def _each_class(matches: Matches):
-    "For each class: objects that count (A,), and of its n detections by falling score: status (n,A,T), rank (n,), score (n,)."
+    "For each class: objects that count (A,); and of its n detections by falling score status (n,A,T), rank, score."
     edges = np.arange(len(matches.classes) + 1)
     d, g = np.searchsorted(matches.dt.label, edges), np.searchsorted(matches.gt.label, edges)
     for k in range(len(matches.classes)):
@@ -226,7 +239,7 @@ def _each_class(matches: Matches):
         objects = (~matches.ignored[g[k]:g[k + 1]]).sum(axis=0)
         yield objects, matches.status[rows], matches.dt.rank[rows], matches.dt.score[rows]
 
-# %% ../nbs/12_evaluation.ipynb #e740aacd
+# %% ../nbs/12_evaluation.ipynb #08ff1f9e
 def _class_ap(objects, status, how) -> np.ndarray:
     "AP (A,T) of one class; -1 where it has no objects."
     ap = np.full(status.shape[1:], -1.0)
@@ -238,62 +251,68 @@ def _class_ap(objects, status, how) -> np.ndarray:
         ap[a, t] = average_precision(hits / objects[a], hits / place[at, a, t], how)
     return ap
 
-# %% ../nbs/12_evaluation.ipynb #33a2d6be
+# %% ../nbs/12_evaluation.ipynb #463aa549
 def _class_recall(objects, status, rank, limit: int) -> np.ndarray:
     "Recall (A,T) of one class with at most `limit` detections an image; -1 where it has no objects."
     hits = (status[rank < limit] == HIT).sum(axis=0)
     return np.where(objects[:, None] > 0, hits / np.maximum(objects[:, None], 1), -1.0)
 
-# %% ../nbs/12_evaluation.ipynb #c58944b2
+# %% ../nbs/12_evaluation.ipynb #8b92909e
 def _mean(values: np.ndarray) -> float:
     "Mean of the defined values (those above -1); -1 if there is none."
     defined = values[values > -1]
     return float(defined.mean()) if defined.size else -1.0
 
-# %% ../nbs/12_evaluation.ipynb #463aa549
+# %% ../nbs/12_evaluation.ipynb #77be431b
 def _coco_numbers(ap: np.ndarray, ar: np.ndarray, thresholds: np.ndarray) -> dict:
     "COCO's twelve numbers from AP (K,A,T) and from recalls (3,K,A,T) at 1, 10 and 100 detections."
     at = lambda iou: ap[:, 0, np.isclose(thresholds, iou)]
     numbers = {"AP": ap[:, 0], "AP50": at(0.5), "AP75": at(0.75), "APs": ap[:, 1], "APm": ap[:, 2], "APl": ap[:, 3],
-               "AR1": ar[0, :, 0], "AR10": ar[1, :, 0], "AR100": ar[2, :, 0], "ARs": ar[2, :, 1], "ARm": ar[2, :, 2], "ARl": ar[2, :, 3]}
+               "AR1": ar[0, :, 0], "AR10": ar[1, :, 0], "AR100": ar[2, :, 0],
+               "ARs": ar[2, :, 1], "ARm": ar[2, :, 2], "ARl": ar[2, :, 3]}
     return {name: _mean(values) for name, values in numbers.items()}
 
-# %% ../nbs/12_evaluation.ipynb #8b92909e
-def evaluate_detections(detections: list, targets: list, protocol="coco", classes=None, iou_thresholds=None, recall_points=None,
-                        inclusive=False) -> dict:
+# %% ../nbs/12_evaluation.ipynb #5a82f452
+def _per_class(matches: Matches, ap: np.ndarray, objects: list, coco: bool) -> dict:
+    "{class: its AP, AP50 and number of objects (COCO), or its AP at each threshold (VOC)} from AP (K,A,T)."
+    result = {}
+    for name, row, count in zip(matches.classes, ap, objects):
+        at = {f"AP{100 * t:g}": float(v) for t, v in zip(matches.thresholds, row[0])}
+        if coco: at = {"AP": _mean(row[0]), **{key: value for key, value in at.items() if key == "AP50"}}
+        result[name] = {**at, "objects": int(count[0])}
+    return result
+
+# %% ../nbs/12_evaluation.ipynb #2f6b5cff
+def evaluate_detections(detections: list, targets: list, protocol="coco", classes=None, iou_thresholds=None,
+                        recall_points=None, inclusive=False) -> dict:
     """Average precision of detections, one dict an image, in the order of the targets.
 
     detections: {"scores" (D,), "labels" (D,), "boxes" (D,4) xyxy pixels}, all of them: no threshold beforehand.
     targets: {"labels" (N,), "boxes" (N,4) xyxy pixels} and, where known, "area", "iscrowd", "difficult" (N,).
     protocol: "coco" (crowds and areas), "voc2007" (11 points) or "voc2012" (exact area); VOC ignores difficult objects.
-    classes: K names; iou_thresholds, recall_points: other thresholds and recalls than the protocol's (see `average_precision`).
+    classes: K names; iou_thresholds: others than the protocol's; recall_points: `how` of `average_precision`.
     inclusive: boxes hold first and last pixel (raw VOC files): one pixel is added to every width and height.
 
-    Returns fractions, -1 where undefined. coco: AP AP50 AP75 APs APm APl AR1 AR10 AR100 ARs ARm ARl; VOC: AP50 (one entry a
-    threshold); both: per_class {name: {"AP", "AP50", "objects"}}. Raises EvaluationError.
+    Returns fractions, -1 where undefined. coco: AP AP50 AP75 APs APm APl AR1 AR10 AR100 ARs ARm ARl; VOC: AP50 (one
+    entry a threshold); both: per_class {name: {"AP50", "objects", for coco also "AP"}}. Raises EvaluationError.
     """
     matches = match_detections(detections, targets, protocol, classes, iou_thresholds, inclusive)
     how = PROTOCOLS[protocol] if recall_points is None else recall_points
-    each, K, shape = list(_each_class(matches)), len(matches.classes), matches.status.shape[1:]
-    ap = np.array([_class_ap(objects, status, how) for objects, status, _, _ in each]).reshape(K, *shape)
-    names = [f"AP{100 * t:g}" for t in matches.thresholds]
-    result = {name: _mean(ap[:, 0, t]) for t, name in enumerate(names)}
-    if protocol == "coco":
-        ar = np.array([[_class_recall(*row[:3], limit) for row in each] for limit in (1, 10, MOST_DETECTIONS)]).reshape(3, K, *shape)
-        result = _coco_numbers(ap, ar, matches.thresholds)
-    result["per_class"] = {}
-    for k, name in enumerate(matches.classes):
-        row = {n: float(ap[k, 0, t]) for t, n in enumerate(names) if protocol != "coco" or n == "AP50"}
-        if protocol == "coco": row = {"AP": _mean(ap[k, 0]), **row}
-        result["per_class"][name] = {**row, "objects": int(each[k][0][0])}
-    return result
+    each, coco = list(_each_class(matches)), protocol == "coco"
+    shape = len(each), *matches.status.shape[1:]  # (K, A, T)
+    ap = np.array([_class_ap(objects, status, how) for objects, status, _, _ in each]).reshape(shape)
+    if coco:
+        recalls = [[_class_recall(*row[:3], limit) for row in each] for limit in (1, 10, MOST_DETECTIONS)]
+        result = _coco_numbers(ap, np.array(recalls).reshape(3, *shape), matches.thresholds)
+    else: result = {f"AP{100 * t:g}": _mean(ap[:, 0, i]) for i, t in enumerate(matches.thresholds)}
+    return {**result, "per_class": _per_class(matches, ap, [row[0] for row in each], coco)}
 
-# %% ../nbs/12_evaluation.ipynb #dd04ba89
+# %% ../nbs/12_evaluation.ipynb #5b95a566
 def precision_recall(detections: list, targets: list, iou=0.5, protocol="coco", classes=None, inclusive=False) -> dict:
     """Curves of every class that has objects, at one IoU threshold.
 
-    Returns {class name: (recall (n,), precision (n,), score (n,))}, one entry a detection that is not ignored, by falling score.
-    Arguments as in `evaluate_detections`.
+    Returns {class name: (recall (n,), precision (n,), score (n,))}, one entry a detection that is not ignored, by
+    falling score. Arguments as in `evaluate_detections`.
     """
     matches = match_detections(detections, targets, protocol, classes, [iou], inclusive)
     curves = {}
@@ -303,19 +322,18 @@ def precision_recall(detections: list, targets: list, iou=0.5, protocol="coco", 
         if objects[0]: curves[name] = hits / objects[0], hits / np.arange(1, len(hits) + 1), score[counted]
     return curves
 
-# %% ../nbs/12_evaluation.ipynb #5b95a566
+# %% ../nbs/12_evaluation.ipynb #f7cd2c1c
 def target_to_pixels(target: dict) -> dict:
-    "Ground truth for evaluation: a data set's target with its boxes (N,4) cxcywh 0..1 turned into xyxy pixels of the original image."
+    "A data set's target with its boxes (N,4) cxcywh 0..1 turned into xyxy pixels of the original image."
     height, width = (int(side) for side in target["orig_size"])
-    boxes = cxcywh_to_xyxy(target["boxes"]) * torch.tensor([width, height, width, height])
-    return {"boxes": boxes, **{key: target[key] for key in ("labels", "area", "iscrowd", "difficult") if key in target}}
+    return {**target, "boxes": cxcywh_to_xyxy(target["boxes"]) * torch.tensor([width, height, width, height])}
 
-# %% ../nbs/12_evaluation.ipynb #79f5e336
+# %% ../nbs/12_evaluation.ipynb #685381bc
 KINDS = ("correct", "localisation", "class", "duplicate", "background", "missed")
 
-# %% ../nbs/12_evaluation.ipynb #fc2b6866
+# %% ../nbs/12_evaluation.ipynb #e1b15a20
 def _kind(iou, same, found, ignored, high: float, low: float):
-    "Kind of one detection, and the object it gets right or None; iou, same (is it of that class?), found, ignored: all (N,)."
+    "Kind of one detection, and the object it gets right or None. (N,): iou, same (class), found (already), ignored."
     near = same & (iou >= high)
     free = near & ~found & ~ignored
     if free.any(): return "correct", int(np.where(free, iou, -1).argmax())
@@ -324,16 +342,17 @@ def _kind(iou, same, found, ignored, high: float, low: float):
     if (~same & ~ignored & (iou >= high)).any(): return "class", None
     return ("localisation" if (same & (iou >= low)).any() else "background"), None
 
-# %% ../nbs/12_evaluation.ipynb #288cabe6
+# %% ../nbs/12_evaluation.ipynb #9747a46c
 def detection_kinds(detection: dict, target: dict, threshold=0.5, iou=0.5, low=0.1):
     """What became of each detection of one image.
 
-    Returns kinds: D words from KINDS, "ignored" (matches a crowd or difficult object) or "dropped" (score below the threshold);
-    and missed (N,) bool: objects nobody got right. Arguments as in `error_breakdown`, for one image.
+    Returns kinds: D words from KINDS, "ignored" (matches a crowd or difficult object) or "dropped" (score below the
+    threshold); and missed (N,) bool: objects nobody got right. Arguments as in `error_breakdown`, for one image.
     """
     as_array = lambda values, kind: np.asarray(torch.as_tensor(values).detach().cpu()).astype(kind)
     boxes, objects = (as_array(item["boxes"], float).reshape(-1, 4) for item in (detection, target))
-    scores, labels, wanted = as_array(detection["scores"], float), as_array(detection["labels"], int), as_array(target["labels"], int)
+    labels, wanted = (as_array(item["labels"], int) for item in (detection, target))
+    scores = as_array(detection["scores"], float)
     crowd, difficult = (as_array(target.get(key, np.zeros(len(wanted))), bool) for key in ("iscrowd", "difficult"))
     ious = overlap(boxes[:, None], objects[None], crowd)  # (D,N)
     kinds, found = ["dropped"] * len(scores), np.zeros(len(wanted), dtype=bool)
@@ -343,16 +362,15 @@ def detection_kinds(detection: dict, target: dict, threshold=0.5, iou=0.5, low=0
         if claimed is not None: found[claimed] = True
     return kinds, ~found & ~(crowd | difficult)
 
-# %% ../nbs/12_evaluation.ipynb #685381bc
+# %% ../nbs/12_evaluation.ipynb #4874f2ad
 def error_breakdown(detections: list, targets: list, threshold=0.5, iou=0.5, low=0.1) -> dict:
     """Count what is right and what is wrong among the detections with score >= threshold.
 
-    detections, targets as in `evaluate_detections`; iou: overlap of a hit; low: overlap below which a box is on background.
+    detections, targets as in `evaluate_detections`; iou: overlap of a hit; low: below it a box is on background.
     Returns {"correct", "localisation", "class", "duplicate", "background": detections; "missed": objects}.
     """
+    _check_lengths(detections, targets)
     counts = dict.fromkeys(KINDS, 0)
-    if len(detections) != len(targets):
-        raise EvaluationError(f"{len(detections)} images of detections but {len(targets)} of ground truth: one dict an image in both lists")
     for detection, target in zip(detections, targets):
         kinds, missed = detection_kinds(detection, target, threshold, iou, low)
         for kind in kinds:
@@ -360,81 +378,102 @@ def error_breakdown(detections: list, targets: list, threshold=0.5, iou=0.5, low
         counts["missed"] += int(missed.sum())
     return counts
 
-# %% ../nbs/12_evaluation.ipynb #e208296f
+# %% ../nbs/12_evaluation.ipynb #454fe54e
 def _read_json(path):
     "The content of a JSON file, or an EvaluationError that says where it breaks."
     try: return json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error: raise EvaluationError(f"{path}: cannot be read ({error.strerror}): check the name") from None
+    except OSError as error: message = f"cannot be read ({error.strerror}): check the name"
     except json.JSONDecodeError as error:
-        raise EvaluationError(f"{path}: broken JSON at line {error.lineno}, column {error.colno}: was the file written to its end?") from None
-    except (UnicodeDecodeError, RecursionError): raise EvaluationError(f"{path}: not a JSON text file: check the name") from None
+        message = f"broken JSON at line {error.lineno}, column {error.colno}: was the file written to its end?"
+    except (UnicodeDecodeError, RecursionError): message = "not a JSON text file: check the name"
+    raise EvaluationError(f"{path}: {message}")
 
-# %% ../nbs/12_evaluation.ipynb #b760fb8f
-def _identities(entries, path, what: str) -> dict:
+# %% ../nbs/12_evaluation.ipynb #1386161c
+def _whole(value) -> bool:
+    "Is it a JSON integer (true and false are none)?"
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _number(value) -> bool:
+    "Is it a finite JSON number?"
+    return (_whole(value) or isinstance(value, float)) and abs(value) < float("inf")
+
+# %% ../nbs/12_evaluation.ipynb #0a9e88ae
+def _identities(entries: list, path, what: str) -> dict:
     "{id: position} of images or categories, sorted by id."
-    if not isinstance(entries, list) or not all(isinstance(e, dict) and isinstance(e.get("id"), int) for e in entries):
-        raise EvaluationError(f"{path}: {what!r} must be a list of objects with an integer 'id': is this a COCO annotations file?")
+    if not all(isinstance(entry, dict) and _whole(entry.get("id")) for entry in entries):
+        raise EvaluationError(f"{path}: an entry of {what!r} has no integer 'id': is this a COCO annotations file?")
     identities = sorted(entry["id"] for entry in entries)
     for one, other in zip(identities, identities[1:]):
         if one == other: raise EvaluationError(f"{path}: {what!r} has id {one} twice: ids must differ")
     return {identity: k for k, identity in enumerate(identities)}
 
-# %% ../nbs/12_evaluation.ipynb #9eb99359
-def _number(value) -> bool:
-    "Is it a finite JSON number (true and false are none)?"
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < float("inf")
-
-# %% ../nbs/12_evaluation.ipynb #454fe54e
-def _row(entry, where: str, images: dict, categories: dict, source, extra: str) -> list:
-    "[image, label, x, y, w, h, extra, crowd] of one detection or annotation; `where` begins its error messages."
-    if not isinstance(entry, dict): raise EvaluationError(f"{where} is not an object: expected image_id, category_id and bbox")
-    for key in ("image_id", "category_id", "bbox") + (("score",) if extra == "score" else ()):
-        if key not in entry: raise EvaluationError(f"{where} has no {key!r}: write it into the file")
-    image, label = (table.get(entry[key]) if isinstance(entry[key], int) else None for table, key in ((images, "image_id"), (categories, "category_id")))
-    if image is None: raise EvaluationError(f"{where} names image_id {entry['image_id']!r}, which {source} does not have: do the two files belong together?")
-    if label is None: raise EvaluationError(f"{where} names category_id {entry['category_id']!r}, which {source} does not have: use the data set's ids")
-    box = entry["bbox"]
-    if not (isinstance(box, list) and len(box) == 4 and all(map(_number, box)) and min(box[2:]) >= 0):
-        raise EvaluationError(f"{where} has bbox {box!r}: expected four finite numbers x, y, width, height, the last two not negative")
-    value = entry.get(extra, box[2] * box[3])
-    if not _number(value): raise EvaluationError(f"{where} has {extra} {value!r}: expected a finite number")
-    return [image, label, *box, value, bool(entry.get("iscrowd", 0))]
-
-# %% ../nbs/12_evaluation.ipynb #0a9e88ae
-def _split(rows: list, num_images: int, last: str) -> list:
-    "Rows of `_row` to one dict of tensors an image."
-    rows = torch.tensor(rows, dtype=torch.float64).reshape(-1, 8)
-    image = rows[:, 0].long()
-    rows = rows[image.argsort(stable=True)]
-    parts = rows.split(torch.bincount(image, minlength=num_images).tolist())
-    return [{"labels": r[:, 1].long(), "boxes": torch.cat([r[:, 2:4], r[:, 2:4] + r[:, 4:6]], dim=1),
-             **({"scores": r[:, 6], "area": r[:, 4] * r[:, 5]} if last == "score" else {"area": r[:, 6], "iscrowd": r[:, 7].long()})} for r in parts]
-
 # %% ../nbs/12_evaluation.ipynb #944eafa7
+class _Reader(NamedTuple):
+    "Turns entries of a COCO file into rows of numbers."
+    images: dict      # {id: position}
+    categories: dict  # {id: label}
+    known: object     # path of the file that lists them
+
+    def position(self, entry: dict, key: str, table: dict, where: str) -> int:
+        "Our number for the file's id, or an EvaluationError."
+        identity = entry[key]
+        if _whole(identity) and identity in table: return table[identity]
+        raise EvaluationError(f"{where} has {key} {identity!r}, which {self.known} does not list: "
+                              "do the files belong together?")
+
+    def row(self, entry, where: str, value_key: str) -> list:
+        "[image, label, x, y, w, h, value, crowd] of one annotation (value: area) or detection (value: score)."
+        needed = ["image_id", "category_id", "bbox"] + ["score"] * (value_key == "score")
+        missing = [key for key in needed if key not in entry] if isinstance(entry, dict) else needed
+        if missing: raise EvaluationError(f"{where} has no {missing[0]!r}: each entry needs {', '.join(needed)}")
+        image = self.position(entry, "image_id", self.images, where)
+        label = self.position(entry, "category_id", self.categories, where)
+        box = entry["bbox"]
+        if not (isinstance(box, list) and len(box) == 4 and all(map(_number, box)) and min(box[2:]) >= 0):
+            raise EvaluationError(f"{where} has bbox {box!r}: it must be x, y, width, height, finite, no negative size")
+        value = entry.get(value_key, box[2] * box[3])
+        if not _number(value): raise EvaluationError(f"{where} has {value_key} {value!r}: it must be a finite number")
+        return [image, label, *box, value, bool(entry.get("iscrowd", 0))]
+
+    def read(self, entries: list, path, what: str, value_key: str) -> list:
+        "The rows of all entries, split by image: a list of (n,8) tensors."
+        rows = [self.row(entry, f"{path}: {what} {i}", value_key) for i, entry in enumerate(entries)]
+        rows = torch.tensor(rows, dtype=torch.float64).reshape(-1, 8)
+        image = rows[:, 0].long()
+        return rows[image.argsort(stable=True)].split(torch.bincount(image, minlength=len(self.images)).tolist())
+
+# %% ../nbs/12_evaluation.ipynb #69d1f9f1
 def load_coco_results(annotations, detections):
     """Read a COCO annotations file and a COCO results file.
 
     Returns (detections, targets, classes) for `evaluate_detections`: images and classes in the order of their ids.
-    Raises EvaluationError, naming the file and the entry, for broken JSON, unknown ids, missing keys and numbers that are not finite.
+    Raises EvaluationError, naming file and entry: broken JSON, unknown ids, missing keys, numbers that are not finite.
     """
     truth, found = _read_json(annotations), _read_json(detections)
     for key in ("images", "annotations", "categories"):
         if not isinstance(truth, dict) or not isinstance(truth.get(key), list):
             raise EvaluationError(f"{annotations}: has no list {key!r}: is this a COCO annotations file?")
-    if not isinstance(found, list): raise EvaluationError(f"{detections}: must hold a list of detections: is this a COCO results file?")
-    images, categories = (_identities(truth[key], annotations, key) for key in ("images", "categories"))
-    read = lambda entries, path, what, extra: [_row(e, f"{path}: {what} {i}", images, categories, annotations, extra) for i, e in enumerate(entries)]
-    targets = _split(read(truth["annotations"], annotations, "annotation", "area"), len(images), "area")
+    if not isinstance(found, list): raise EvaluationError(f"{detections}: is not a list: is this a COCO results file?")
+    reader = _Reader(*(_identities(truth[key], annotations, key) for key in ("images", "categories")), annotations)
     names = {entry["id"]: str(entry.get("name", entry["id"])) for entry in truth["categories"]}
-    classes = [names[identity] for identity in categories]
-    if len(set(classes)) < len(classes): raise EvaluationError(f"{annotations}: two categories have the same name: names must differ")
-    return _split(read(found, detections, "detection", "score"), len(images), "score"), targets, classes
+    classes = [names[identity] for identity in reader.categories]
+    if len(set(classes)) < len(classes):
+        raise EvaluationError(f"{annotations}: two categories have the same name: rename one")
+    share = lambda r: {"labels": r[:, 1].long(), "boxes": torch.cat([r[:, 2:4], r[:, 2:4] + r[:, 4:6]], dim=1)}
+    targets = [{**share(r), "area": r[:, 6], "iscrowd": r[:, 7].long()}
+               for r in reader.read(truth["annotations"], annotations, "annotation", "area")]
+    detections = [{**share(r), "scores": r[:, 6], "area": r[:, 4] * r[:, 5]}
+                  for r in reader.read(found, detections, "detection", "score")]
+    return detections, targets, classes
 
-# %% ../nbs/12_evaluation.ipynb #0bf349f7
+# %% ../nbs/12_evaluation.ipynb #618844ba
 def predict(model: nn.Module, dataset, batch_size=16, device=None, progress=True, workers=0):
     """All detections of a model on a data set, and the ground truth beside them.
 
-    model(images (B,3,H,W), mask (B,H,W)) must return logits (B,Q,C+1) and boxes (B,Q,4) cxcywh 0..1; device: None means where it is.
+    model(images (B,3,H,W), mask (B,H,W)) must return logits (B,Q,C+1) and boxes (B,Q,4) cxcywh 0..1.
+    The truth is `dataset.get_target(i)` where there is such a thing, else the item's target: the data set's transforms
+    must show the whole picture the right way round. device: move the model there; None: use it where it is.
     Returns (detections, targets), lists of dicts for `evaluate_detections`. The model is left in the mode it was in.
     """
     if len(dataset) == 0: raise EvaluationError("the data set is empty: nothing to evaluate")
@@ -450,10 +489,11 @@ def predict(model: nn.Module, dataset, batch_size=16, device=None, progress=True
                 detections += postprocess(model(images.to(device), mask.to(device)), sizes)
                 targets += [target_to_pixels(target) for target in batch]
     finally: model.train(was_training)
+    if hasattr(dataset, "get_target"): targets = [dataset.get_target(i) for i in range(len(dataset))]
     return detections, targets
 
-# %% ../nbs/12_evaluation.ipynb #d2703a36
+# %% ../nbs/12_evaluation.ipynb #426ecf4a
 def evaluate(model: nn.Module, dataset, protocol="coco", batch_size=16, device=None, progress=True, workers=0) -> dict:
-    "Run the model on every image of the data set and return `evaluate_detections` of the outcome, with the data set's class names."
+    "`evaluate_detections` of what the model finds in all images of the data set; arguments as in `predict`."
     detections, targets = predict(model, dataset, batch_size, device, progress, workers)
     return evaluate_detections(detections, targets, protocol, classes=dataset.classes)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['class_cost', 'MatchingError', 'pad_targets', 'name_image', 'explain_failure', 'HungarianMatcher']
 
-# %% ../nbs/09_matching.ipynb #6703a666
+# %% ../nbs/09_matching.ipynb #a6597007
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -14,46 +14,51 @@ from torch.nn.utils.rnn import pad_sequence
 
 from .boxes import NanodetrError, cxcywh_to_xyxy, pairwise_giou
 
-# %% ../nbs/09_matching.ipynb #0ebb4bca
+# %% ../nbs/09_matching.ipynb #df383b9a
 def class_cost(logits: Tensor, labels: Tensor) -> Tensor:
-    "(..., Q, N) minus the probability of each object's class, from logits (..., Q, C+1) and labels (..., N); NaN for labels outside 0..C-1."
+    """(..., Q, N) minus the probability that each query gives to each object's class.
+
+    logits (..., Q, C+1), labels (..., N) in 0..C-1; NaN for labels that do not exist.
+    """
     known = (labels >= 0) & (labels < logits.shape[-1] - 1)
     index = labels.where(known, 0)[..., None, :].expand(*logits.shape[:-1], labels.shape[-1])
     cost = -logits.float().softmax(-1).gather(-1, index)
     return cost.where(known[..., None, :], torch.nan)
 
-# %% ../nbs/09_matching.ipynb #7a52c743
+# %% ../nbs/09_matching.ipynb #feab30cc
 class MatchingError(NanodetrError):
     "Predictions and targets that cannot be matched; the message names the image and the remedy."
 
-# %% ../nbs/09_matching.ipynb #feab30cc
+# %% ../nbs/09_matching.ipynb #1c617a06
 def pad_targets(targets: list, device=None) -> tuple:
     "A batch's labels (B,T) and boxes (B,T,4), padded with zeros to the largest count T of objects in one image."
     labels = pad_sequence([t["labels"] for t in targets], batch_first=True)
     boxes = pad_sequence([t["boxes"] for t in targets], batch_first=True)
     return labels.to(device, torch.int64), boxes.to(device, torch.float32)
 
-# %% ../nbs/09_matching.ipynb #f6b82f5d
+# %% ../nbs/09_matching.ipynb #d7a8c0c6
 def name_image(i: int, target: dict) -> str:
     "How an error message calls the i-th image of a batch."
     return f"image {i} of the batch" + (f" (image_id {target['image_id']})" if "image_id" in target else "")
 
-# %% ../nbs/09_matching.ipynb #d7a8c0c6
+# %% ../nbs/09_matching.ipynb #d77abb39
 def explain_failure(logits: Tensor, boxes: Tensor, targets: list) -> str:
-    "Why the cost of logits (L,B,Q,C+1) and boxes (L,B,Q,4) against the targets is not finite, in one line with the remedy."
+    "Why the cost of logits (L,B,Q,C+1) and boxes (L,B,Q,4) is not finite, in one line with the remedy."
     classes = logits.shape[-1] - 1
     for i, t in enumerate(targets):
         image, wrong = name_image(i, t), [c for c in t["labels"].tolist() if not 0 <= c < classes]
-        if wrong: return f"{image}: label {wrong[0]} does not exist, the model knows 0..{classes - 1}; mend the labels or raise num_classes"
-        if not t["boxes"].isfinite().all(): return f"{image}: a target box is NaN or infinite; mend the annotation or the augmentation"
+        if wrong:
+            return f"{image}: label {wrong[0]} is not in 0..{classes - 1}; mend the labels or raise num_classes"
+        if not t["boxes"].isfinite().all():
+            return f"{image}: a target box is NaN or infinite; mend the annotation or the augmentation"
         for what, values in (("logits", logits), ("boxes", boxes)):
             bad = (~values[:, i].isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
             if bad:
-                return (f"{image}, decoder layer {bad[0]}: the predicted {what} are NaN or infinite; either training has diverged "
-                        "(lower the learning rate, clip the gradients) or the image itself holds NaN")
-    return "the matching cost overflows: predictions or target boxes are far outside 0..1; boxes must be cxcywh fractions of the image"
+                return (f"{image}, decoder layer {bad[0]}: the predicted {what} are NaN or infinite; either training "
+                        "has diverged (lower the learning rate, clip the gradients) or the image itself holds NaN")
+    return "the matching cost overflows; boxes must be cxcywh fractions of the image, in 0..1"
 
-# %% ../nbs/09_matching.ipynb #b5ebe7b0
+# %% ../nbs/09_matching.ipynb #16fb5f4d
 class HungarianMatcher(nn.Module):
     """The cheapest one-to-one assignment of object queries to objects (paper, section 3.1, equation 1).
 
@@ -83,10 +88,13 @@ class HungarianMatcher(nn.Module):
         """
         if logits.dim() == 3: return self(logits[None], boxes[None], targets)[0]
         layers, batch, queries = logits.shape[:3]
-        if len(targets) != batch: raise MatchingError(f"{batch} images but {len(targets)} targets; give one target an image, empty or not")
+        if len(targets) != batch:
+            raise MatchingError(f"{batch} images but {len(targets)} targets; give one target an image, empty or not")
         counts = [len(t["labels"]) for t in targets]
         for i, n in enumerate(counts):
-            if n > queries: raise MatchingError(f"{name_image(i, targets[i])} has {n} objects, the model only {queries} object queries; raise num_queries to {n} or more")
+            if n > queries:
+                raise MatchingError(f"{name_image(i, targets[i])} has {n} objects, the model only {queries} object "
+                                    f"queries; raise num_queries to {n} or more")
         parts = self.cost_parts(logits, boxes, *pad_targets(targets, logits.device))
         cost = sum(parts.values()).cpu().numpy()  # (L,B,Q,T), the only transfer
         if not all(np.isfinite(cost[:, i, :, :n]).all() for i, n in enumerate(counts)):

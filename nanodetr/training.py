@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'TrainingError', 'TrainConfig', 'parameter_groups', 'rate_factor', 'accumulate_gradients', 'epoch_batches',
-           'graceful_interrupt', 'Trainer', 'write_csv', 'mean_loss', 'fit', 'end_of_epoch']
+           'graceful_interrupt', 'Trainer', 'write_csv', 'mean_loss', 'fit', 'end_of_epoch', 'live_plots']
 
-# %% ../nbs/11_training.ipynb #6e189981
+# %% ../nbs/11_training.ipynb #28c9788c
 import csv
 import io
 import math
@@ -28,11 +28,11 @@ from .loss import SetCriterion
 from .matching import MatchingError
 from .model import write_atomically
 
-# %% ../nbs/11_training.ipynb #07ec4bfd
+# %% ../nbs/11_training.ipynb #f8c5f96c
 class TrainingError(NanodetrError):
     "Training cannot go on: settings that make no sense, a loss that is not finite, a resume that does not fit."
 
-# %% ../nbs/11_training.ipynb #f8c5f96c
+# %% ../nbs/11_training.ipynb #dd846039
 @dataclass
 class TrainConfig:
     "How to train. The defaults suit the `nano` model on shapes; `TrainConfig.preset` knows the others."
@@ -82,14 +82,14 @@ class TrainConfig:
             raise TrainingError(f"unknown preset {name!r}: choose one of {', '.join(PRESETS)}")
         return cls(**{**PRESETS[name], **changes})
 
-# %% ../nbs/11_training.ipynb #dd846039
+# %% ../nbs/11_training.ipynb #09047a83
 PRESETS = {
     "nano": {},
     "voc": dict(epochs=50, batch_size=8, accumulate=2, lr=1e-4, backbone_lr=1e-5, beta2=0.999, schedule="step", decay=0.2, warmup=0.01, workers=2),
     "paper": dict(epochs=300, batch_size=2, accumulate=8, lr=1e-4, backbone_lr=1e-5, beta2=0.999, schedule="step", decay=1 / 3, warmup=0.0, workers=4),
 }
 
-# %% ../nbs/11_training.ipynb #6e0a81a5
+# %% ../nbs/11_training.ipynb #41d91c22
 def parameter_groups(model: nn.Module, config: TrainConfig) -> list:
     "AdamW's groups: the backbone at `backbone_lr`, everything else at `lr`; frozen parameters in neither."
     groups = {"rest": [], "backbone": []}
@@ -99,7 +99,7 @@ def parameter_groups(model: nn.Module, config: TrainConfig) -> list:
     rates = {"rest": config.lr, "backbone": config.backbone_lr}
     return [{"params": group, "lr": rates[name], "base_lr": rates[name]} for name, group in groups.items() if group]
 
-# %% ../nbs/11_training.ipynb #3468f26a
+# %% ../nbs/11_training.ipynb #9150cd97
 def rate_factor(step: int, total: int, config: TrainConfig) -> float:
     "What the base learning rate is multiplied by at `step` (0-based) of `total`: warm-up, plateau, fall. In 0..1."
     warmup, tail = round(config.warmup * total), max(1, round(config.decay * total))
@@ -111,7 +111,7 @@ def rate_factor(step: int, total: int, config: TrainConfig) -> float:
         return 1.0
     return 0.1 if config.schedule == "step" else (total - step) / tail
 
-# %% ../nbs/11_training.ipynb #0b44dc02
+# %% ../nbs/11_training.ipynb #49f39288
 def accumulate_gradients(
     model: nn.Module,
     criterion: SetCriterion,
@@ -138,7 +138,7 @@ def accumulate_gradients(
             sums[name] = sums.get(name, 0) + share * value.detach()
     return sums
 
-# %% ../nbs/11_training.ipynb #96655f41
+# %% ../nbs/11_training.ipynb #9eaf1dda
 def epoch_batches(count: int, config: TrainConfig, epoch: int) -> list:
     "The index lists of one epoch's micro-batches, from (seed, epoch) alone; an incomplete last step is dropped."
     generator = torch.Generator().manual_seed(config.seed * 100_003 + epoch)
@@ -147,7 +147,7 @@ def epoch_batches(count: int, config: TrainConfig, epoch: int) -> list:
     order = order[:max(count // step * step, min(count, step))]
     return [order[i:i + config.batch_size] for i in range(0, len(order), config.batch_size)]
 
-# %% ../nbs/11_training.ipynb #ded702f9
+# %% ../nbs/11_training.ipynb #6240dfff
 @contextmanager
 def graceful_interrupt():
     "Ctrl-C sets the flag that this yields, so that no step is cut in two; a second Ctrl-C interrupts at once."
@@ -167,7 +167,7 @@ def graceful_interrupt():
     finally:
         signal.signal(signal.SIGINT, before)
 
-# %% ../nbs/11_training.ipynb #70cec0cc
+# %% ../nbs/11_training.ipynb #441e4f3f
 class Trainer:
     """Model, optimiser, average, step and history of one training; `fit` drives it.
 
@@ -286,7 +286,7 @@ class Trainer:
             raise TrainingError(f"{path} cannot be read as a checkpoint ({type(error).__name__}): start again without resume") from error
         self.load_state_dict(state)
 
-# %% ../nbs/11_training.ipynb #441e4f3f
+# %% ../nbs/11_training.ipynb #41452132
 def write_csv(rows: list, path: Path) -> None:
     "Rows (dicts, keys may differ) as CSV, one column a key in order of appearance."
     columns = list(dict.fromkeys(key for row in rows for key in row))
@@ -295,7 +295,7 @@ def write_csv(rows: list, path: Path) -> None:
         writer.writeheader()
         writer.writerows(rows)
 
-# %% ../nbs/11_training.ipynb #72fce86e
+# %% ../nbs/11_training.ipynb #a75faa3f
 @torch.no_grad()
 def mean_loss(model: nn.Module, criterion: SetCriterion, data, batch_size: int) -> float:
     "Mean total loss of `model` (in eval mode) over a data set, weighted by images."
@@ -306,7 +306,7 @@ def mean_loss(model: nn.Module, criterion: SetCriterion, data, batch_size: int) 
     model.train(was_training)
     return total / len(data)
 
-# %% ../nbs/11_training.ipynb #a75faa3f
+# %% ../nbs/11_training.ipynb #7695c315
 def fit(
     model: nn.Module,
     # data sets of (image, target); the validation set only for its mean loss
@@ -372,7 +372,7 @@ def fit(
     model.eval()
     return trainer.history
 
-# %% ../nbs/11_training.ipynb #7695c315
+# %% ../nbs/11_training.ipynb #53f21e69
 def end_of_epoch(trainer: Trainer, epoch: int, val_data, evaluate, evaluate_every: int, on_epoch) -> None:
     "Validation loss and scores into the last row of the history, then the caller's `on_epoch`."
     with trainer.averaged() as model:
@@ -384,3 +384,22 @@ def end_of_epoch(trainer: Trainer, epoch: int, val_data, evaluate, evaluate_ever
                 row.update({name: float(value) for name, value in evaluate(model).items() if isinstance(value, (int, float))})
         if on_epoch:
             on_epoch(model, trainer.history)
+
+# %% ../nbs/11_training.ipynb #4ba53087
+def live_plots(data, count: int = 4, threshold: float = 0.5):
+    "An `on_epoch` for notebooks: the loss curve and the detections on the first `count` images of `data`, redrawn in place."
+    from IPython.display import Image, display
+
+    from nanodetr.plots import plot_losses, plot_pred
+
+    images, targets = map(list, zip(*[data[i] for i in range(min(count, len(data)))]))
+    handles = []
+
+    def show(model, history):
+        found = model.detect(images, threshold)
+        figures = plot_losses(history), plot_pred(images, found, targets, classes=data.classes, cols=4)
+        pictures = [Image(figure._repr_png_(), format="png") for figure in figures]
+        if handles:
+            for handle, picture in zip(handles, pictures): handle.update(picture)
+        else: handles.extend(display(picture, display_id=True) for picture in pictures)
+    return show

@@ -6,7 +6,7 @@
 __all__ = ['batch_norm_case', 'check_frozen_batch_norm', 'count_cells', 'check_feature_size', 'measure_field',
            'check_receptive_field', 'check_fold_batch_norm']
 
-# %% ../../nbs/solutions/03_backbone.ipynb #82456419
+# %% ../../nbs/solutions/03_backbone.ipynb #c03df008
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,14 +14,14 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from .core import compare
 
-# %% ../../nbs/solutions/03_backbone.ipynb #ff7a9c55
+# %% ../../nbs/solutions/03_backbone.ipynb #f3bc0037
 def batch_norm_case(seed: int, scale: float = 1.0) -> tuple:
     "x (2,3,4,5) and weight, bias, mean, variance (3,); `scale` multiplies the variance."
     draw = torch.Generator().manual_seed(seed)
     x, (weight, bias, mean) = torch.randn(2, 3, 4, 5, generator=draw), torch.randn(3, 3, generator=draw)
     return x, weight, bias, mean, (torch.rand(3, generator=draw) + 0.1) * scale
 
-# %% ../../nbs/solutions/03_backbone.ipynb #f3bc0037
+# %% ../../nbs/solutions/03_backbone.ipynb #839bd24b
 def check_frozen_batch_norm(yours) -> bool:
     "Judge yours(x, weight, bias, mean, var) against F.batch_norm in evaluation mode."
     def referee(x, weight, bias, mean, var):
@@ -29,7 +29,7 @@ def check_frozen_batch_norm(yours) -> bool:
     cases = {"random statistics": batch_norm_case(0), "a tiny variance (epsilon matters)": batch_norm_case(1, 1e-5)}
     return compare("frozen batch norm", yours, referee, cases, tol=1e-3)
 
-# %% ../../nbs/solutions/03_backbone.ipynb #62f43164
+# %% ../../nbs/solutions/03_backbone.ipynb #7e94706b
 def count_cells(height: int, width: int, dilation: bool = False) -> tuple:
     "Rows and columns that a ResNet's five (dilated: four) halvings leave of a picture, by running them."
     x = torch.zeros(1, 1, height, width)
@@ -37,7 +37,7 @@ def count_cells(height: int, width: int, dilation: bool = False) -> tuple:
         x = F.conv2d(x, torch.zeros(1, 1, kernel, kernel), stride=2, padding=kernel // 2)
     return tuple(x.shape[-2:])
 
-# %% ../../nbs/solutions/03_backbone.ipynb #7e94706b
+# %% ../../nbs/solutions/03_backbone.ipynb #eabfaddc
 def check_feature_size(yours) -> bool:
     "Judge yours(height, width, dilation) -> (rows, columns) against convolutions with a ResNet's steps."
     near = {"you round down; a last cell that is partly picture counts": lambda size: tuple(n - 1 for n in size),
@@ -46,7 +46,7 @@ def check_feature_size(yours) -> bool:
              "480 x 640, dilated": (480, 640, True), "801 x 1333, dilated": (801, 1333, True)}
     return compare("feature size", yours, count_cells, cases, tol=0, near=near)
 
-# %% ../../nbs/solutions/03_backbone.ipynb #d1a6b389
+# %% ../../nbs/solutions/03_backbone.ipynb #2e5e1917
 def measure_field(layers: list) -> int:
     "Pixels between the first and the last that reach one cell through (kernel, stride, dilation) layers, by gradient."
     x = start = torch.ones(1, 1, 4096, dtype=torch.float64, requires_grad=True)
@@ -56,7 +56,7 @@ def measure_field(layers: list) -> int:
     seen = start.grad[0, 0].nonzero()
     return (seen.max() - seen.min() + 1).item()
 
-# %% ../../nbs/solutions/03_backbone.ipynb #2e5e1917
+# %% ../../nbs/solutions/03_backbone.ipynb #278abf53
 def check_receptive_field(yours) -> bool:
     "Judge yours(layers of (kernel, stride, dilation)) against the gradient of a real chain of convolutions."
     cases = {"one 3x3": ([(3, 1, 1)],), "strides": ([(7, 2, 1), (3, 2, 1), (3, 1, 1)],), "a dilated one": ([(3, 2, 1), (3, 1, 2)],),
@@ -64,7 +64,7 @@ def check_receptive_field(yours) -> bool:
     near = {"you grow by kernel, it should be kernel - 1": lambda seen: seen + 1}
     return compare("receptive field", yours, measure_field, cases, tol=0, near=near)
 
-# %% ../../nbs/solutions/03_backbone.ipynb #8a1d7a46
+# %% ../../nbs/solutions/03_backbone.ipynb #5f3ffd9c
 def check_fold_batch_norm(yours) -> bool:
     "Judge yours(conv_weight, weight, bias, mean, var) -> (weight, bias) against torch.nn.utils.fusion."
     def referee(conv_weight, weight, bias, mean, var):

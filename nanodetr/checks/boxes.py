@@ -5,21 +5,21 @@
 # %% auto #0
 __all__ = ['some_boxes', 'largest_tensor', 'check_xyxy_to_xywh', 'check_cover', 'check_distance_iou', 'check_iou_slope']
 
-# %% ../../nbs/solutions/01_boxes.ipynb #e050a024
+# %% ../../nbs/solutions/01_boxes.ipynb #79dddbe2
 import torch
 import torchvision
 from torch.overrides import TorchFunctionMode
 
 from .core import compare
 
-# %% ../../nbs/solutions/01_boxes.ipynb #874c4cab
+# %% ../../nbs/solutions/01_boxes.ipynb #13d0372d
 def some_boxes(n: int, seed: int, low: float = 0.05, high: float = 0.6):
     "(n,4) random xyxy boxes with sides of low..high, centres in 0..1."
     u = torch.rand(n, 4, generator=torch.Generator().manual_seed(seed))
     size = low + (high - low) * u[:, 2:]
     return torch.cat([u[:, :2] - size / 2, u[:, :2] + size / 2], dim=-1)
 
-# %% ../../nbs/solutions/01_boxes.ipynb #737262f0
+# %% ../../nbs/solutions/01_boxes.ipynb #2ebb9054
 class _Largest(TorchFunctionMode):
     "Remembers the most elements that any result had."
     elements = 0
@@ -29,32 +29,35 @@ class _Largest(TorchFunctionMode):
         if isinstance(result, torch.Tensor): self.elements = max(self.elements, result.numel())
         return result
 
-# %% ../../nbs/solutions/01_boxes.ipynb #2ebb9054
+# %% ../../nbs/solutions/01_boxes.ipynb #239e59a4
 def largest_tensor(function, *args) -> int:
     "The most elements of any tensor that `function(*args)` makes on its way."
     with _Largest() as watch: function(*args)
     return watch.elements
 
-# %% ../../nbs/solutions/01_boxes.ipynb #c917f245
+# %% ../../nbs/solutions/01_boxes.ipynb #59d4a349
 def check_xyxy_to_xywh(yours) -> bool:
     "Is it the corner-and-size format of COCO's files?"
     referee = lambda boxes: torchvision.ops.box_convert(boxes, "xyxy", "xywh")
-    cases = {"20 random boxes": (some_boxes(20, 0),), "a batch of 2 x 5 boxes": (some_boxes(10, 1).reshape(2, 5, 4),), "no boxes": (torch.zeros(0, 4),)}
+    cases = {"20 random boxes": some_boxes(20, 0), "a batch of 2 x 5 boxes": some_boxes(10, 1).reshape(2, 5, 4)}
+    cases = {what: (boxes,) for what, boxes in {**cases, "no boxes": torch.zeros(0, 4)}.items()}
     as_centre = lambda xywh: torch.cat([xywh[..., :2] + xywh[..., 2:] / 2, xywh[..., 2:]], -1)
-    return compare("xyxy_to_xywh", yours, referee, cases, near={"you give the centre, COCO wants the top left corner": as_centre})
+    near = {"you give the centre, COCO wants the top left corner": as_centre}
+    return compare("xyxy_to_xywh", yours, referee, cases, near=near)
 
-# %% ../../nbs/solutions/01_boxes.ipynb #60475f54
+# %% ../../nbs/solutions/01_boxes.ipynb #3e3e17e9
 def _cover(a, b):
     "|a and b| / |a| by way of torchvision's IoU."
     iou = torchvision.ops.box_iou(a, b).diagonal()
     area_a, area_b = torchvision.ops.box_area(a), torchvision.ops.box_area(b)
     return iou * (area_a + area_b) / (1 + iou) / area_a
 
-# %% ../../nbs/solutions/01_boxes.ipynb #4bc5e332
+# %% ../../nbs/solutions/01_boxes.ipynb #5ec5f138
 def check_cover(yours) -> bool:
     "Is it the covered share of a, for partners, and without a table?"
     a, b = some_boxes(50, 2), some_boxes(50, 3)
-    cases = {"random boxes": (a, b), "small boxes within large ones": (b * 0.1 + 0.4, b * 0 + torch.tensor([0.0, 0.0, 1.0, 1.0])), "boxes apart": (a, b + 10)}
+    whole = torch.tensor([0.0, 0.0, 1.0, 1.0]).repeat(50, 1)
+    cases = {"random boxes": (a, b), "small boxes in large ones": (b * 0.1 + 0.4, whole), "boxes apart": (a, b + 10)}
     other = lambda cover: cover * torchvision.ops.box_area(a) / torchvision.ops.box_area(b)
     if not compare("cover", yours, _cover, cases, near={"you divide by the area of b": other}): return False
     n = 300
@@ -62,25 +65,27 @@ def check_cover(yours) -> bool:
     print(f"cover: close: the values are right, but for {n} pairs you build a table of {n} x {n}.")
     return False
 
-# %% ../../nbs/solutions/01_boxes.ipynb #c2a636fc
+# %% ../../nbs/solutions/01_boxes.ipynb #c22da6f0
 def check_distance_iou(yours) -> bool:
     "Is it the distance IoU of every pair?"
-    cases = {"random boxes": (some_boxes(12, 6), some_boxes(7, 7)), "boxes far apart": (some_boxes(5, 8), some_boxes(6, 9) + 5),
+    cases = {"random boxes": (some_boxes(12, 6), some_boxes(7, 7)),
+             "boxes far apart": (some_boxes(5, 8), some_boxes(6, 9) + 5),
              "equal boxes": (some_boxes(4, 10), some_boxes(4, 10))}
     iou = lambda _: torchvision.ops.box_iou(*cases["random boxes"])
     near = {"it is the transpose": lambda answer: answer.T, "this is the plain IoU, the distance is missing": iou}
     return compare("distance_iou", yours, torchvision.ops.distance_box_iou, cases, tol=1e-4, near=near)
 
-# %% ../../nbs/solutions/01_boxes.ipynb #de2c6e2d
+# %% ../../nbs/solutions/01_boxes.ipynb #7fec7eea
 def _iou_slope(a, b):
     "Autograd through torchvision's IoU."
     a = a.clone().requires_grad_()
     return torch.autograd.grad(torchvision.ops.box_iou(a, b).diagonal().sum(), a)[0][:, 2]
 
-# %% ../../nbs/solutions/01_boxes.ipynb #6f1a270b
+# %% ../../nbs/solutions/01_boxes.ipynb #bc2ef084
 def check_iou_slope(yours) -> bool:
     "Is it the derivative of IoU by the right edge of a, for partners that overlap?"
     a, nudge = some_boxes(40, 11, 0.3, 0.6), some_boxes(40, 12, 0.05, 0.1) * 0.1
-    cases = {"a ends before b": (a, a + nudge.abs() + 0.01), "a ends after b": (a, a - nudge.abs() - 0.01), "both kinds": (a, a + nudge - 0.05)}
+    cases = {"a ends before b": (a, a + nudge.abs() + 0.01), "a ends after b": (a, a - nudge.abs() - 0.01),
+             "both kinds": (a, a + nudge - 0.05)}
     near = {"the sign is the wrong way round": torch.neg}
     return compare("iou_slope", yours, _iou_slope, cases, tol=1e-3, near=near)

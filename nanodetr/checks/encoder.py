@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['compare_mistakes', 'check_layer_norm', 'check_norm_order', 'check_encoder_parameters', 'check_rollout']
 
-# %% ../../nbs/solutions/06_encoder.ipynb #c26f12ca
+# %% ../../nbs/solutions/06_encoder.ipynb #bcd7b941
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ from torch import nn
 
 from .core import compare, difference
 
-# %% ../../nbs/solutions/06_encoder.ipynb #2c5eac74
+# %% ../../nbs/solutions/06_encoder.ipynb #ab094b2f
 def compare_mistakes(name: str, yours, referee, cases: dict, mistakes: dict, tol: float = 1e-5) -> bool:
     "`compare`, after looking for well-known mistakes: {remark: function that makes it}."
     for remark, wrong in mistakes.items():
@@ -26,7 +26,7 @@ def compare_mistakes(name: str, yours, referee, cases: dict, mistakes: dict, tol
             return False
     return compare(name, yours, referee, cases, tol)
 
-# %% ../../nbs/solutions/06_encoder.ipynb #ff2b010b
+# %% ../../nbs/solutions/06_encoder.ipynb #d7ec7889
 def check_layer_norm(yours) -> bool:
     "yours(x (..., d), weight (d,), bias (d,)) -> (..., d), against F.layer_norm."
     g = torch.Generator().manual_seed(0)
@@ -43,7 +43,7 @@ def check_layer_norm(yours) -> bool:
                 "the learned scale and shift are missing": lambda x, w, b: F.layer_norm(x, x.shape[-1:])}
     return compare_mistakes("layer norm", yours, referee, cases, mistakes)
 
-# %% ../../nbs/solutions/06_encoder.ipynb #c16780fc
+# %% ../../nbs/solutions/06_encoder.ipynb #514b8de7
 def check_norm_order(yours) -> bool:
     "yours(layer: nn.TransformerEncoderLayer, x (B,N,d)) -> (B,N,d), against layer(x)."
     def case(norm_first):
@@ -66,12 +66,14 @@ def check_norm_order(yours) -> bool:
             x = layer.norm1(x + attend(layer, x)); return layer.norm2(x + ffn(layer, x))
         return run
 
-    mistakes = {"the residual connections are missing": no_residual, "pre-norm in both cases; look at layer.norm_first": always(True),
+    mistakes = {"the residual connections are missing": no_residual,
+                "pre-norm in both cases; look at layer.norm_first": always(True),
                 "post-norm in both cases; look at layer.norm_first": always(False)}
+    cases = {"post-norm": case(False), "pre-norm": case(True)}
     with torch.no_grad():
-        return compare_mistakes("encoder layer", yours, lambda layer, x: layer(x), {"post-norm": case(False), "pre-norm": case(True)}, mistakes)
+        return compare_mistakes("encoder layer", yours, lambda layer, x: layer(x), cases, mistakes)
 
-# %% ../../nbs/solutions/06_encoder.ipynb #7df61ab6
+# %% ../../nbs/solutions/06_encoder.ipynb #78c393bd
 def check_encoder_parameters(yours) -> bool:
     "yours(depth, dim, ffn_dim) -> int, against an nn.TransformerEncoder of that shape."
     def referee(depth, dim, ffn_dim):
@@ -79,13 +81,14 @@ def check_encoder_parameters(yours) -> bool:
             layer = nn.TransformerEncoderLayer(dim, 1, ffn_dim, batch_first=True)
             return sum(p.numel() for p in nn.TransformerEncoder(layer, depth, enable_nested_tensor=False).parameters())
 
-    mistakes = {"the biases of the six linear layers are missing": lambda n, d, f: n * (4 * d * d + 2 * d * f + 4 * d),
-                "the two layer norms are missing": lambda n, d, f: n * (4 * d * d + 4 * d + 2 * d * f + d + f),
-                "the attention's output projection is missing": lambda n, d, f: n * (3 * d * d + 3 * d + 2 * d * f + d + f + 4 * d),
-                "one final layer norm too many; post-norm has none": lambda n, d, f: n * (4 * d * d + 4 * d + 2 * d * f + d + f + 4 * d) + 2 * d}
-    return compare_mistakes("encoder parameters", yours, referee, {"a small one": (2, 64, 128), "the paper's": (6, 256, 2048)}, mistakes, tol=0)
+    mistakes = {"the biases of the six linear layers are missing": lambda n, d, f: referee(n, d, f) - n * (5 * d + f),
+                "the two layer norms are missing": lambda n, d, f: referee(n, d, f) - n * 4 * d,
+                "the attention's output projection is missing": lambda n, d, f: referee(n, d, f) - n * (d * d + d),
+                "one final layer norm too many; post-norm has none": lambda n, d, f: referee(n, d, f) + 2 * d}
+    cases = {"a small one": (2, 64, 128), "the paper's": (6, 256, 2048)}
+    return compare_mistakes("encoder parameters", yours, referee, cases, mistakes, tol=0)
 
-# %% ../../nbs/solutions/06_encoder.ipynb #f37778e7
+# %% ../../nbs/solutions/06_encoder.ipynb #7cc1af98
 def check_rollout(yours) -> bool:
     "yours(list of (B,H,N,N)) -> (B,N,N), against a loop over images and layers in NumPy."
     g = torch.Generator().manual_seed(0)

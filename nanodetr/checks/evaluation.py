@@ -6,33 +6,34 @@
 __all__ = ['count_at_every_cut', 'check_precision_recall', 'eleven_points', 'check_eleven_points', 'match_by_definition',
            'check_greedy_match', 'f1_at', 'check_best_threshold']
 
-# %% ../../nbs/solutions/12_evaluation.ipynb #9e35cee9
+# %% ../../nbs/solutions/12_evaluation.ipynb #1d175673
 from fractions import Fraction
 
 import numpy as np
 
 from .core import compare, difference
 
-# %% ../../nbs/solutions/12_evaluation.ipynb #50a9bbc2
+# %% ../../nbs/solutions/12_evaluation.ipynb #6e18254a
 def _lists() -> dict:
     "{what: (hits, number of objects)}"
     random = np.random.default_rng(0)
-    return {"six detections": ([True, True, False, False, True, False], 3), "hits only": ([True] * 4, 4), "a single miss": ([False], 2),
-            "recall exactly 0.6": ([True] * 9 + [False] * 3, 15), "a long list": ((random.random(200) < 0.4).tolist(), 120)}
+    return {"six detections": ([True, True, False, False, True, False], 3), "hits only": ([True] * 4, 4),
+            "a single miss": ([False], 2), "recall exactly 0.6": ([True] * 9 + [False] * 3, 15),
+            "a long list": ((random.random(200) < 0.4).tolist(), 120)}
 
-# %% ../../nbs/solutions/12_evaluation.ipynb #6e18254a
+# %% ../../nbs/solutions/12_evaluation.ipynb #e1d301f8
 def _same_mistake(yours, mistake, cases: dict, tol: float = 1e-6) -> bool:
     "Does `yours` answer as the wrong function `mistake` does, on every case?"
     try: return all(difference(yours(*arguments), mistake(*arguments)) <= tol for arguments in cases.values())
     except Exception: return False  # the learner's own code may do anything; `compare` will report it
 
-# %% ../../nbs/solutions/12_evaluation.ipynb #e1d301f8
+# %% ../../nbs/solutions/12_evaluation.ipynb #14553d68
 def count_at_every_cut(hits, num_objects):
     "(recall, precision) by the definition: cut the list after each k and count."
     counts = [sum(1 for hit in hits[:k] if hit) for k in range(1, len(hits) + 1)]
     return np.array([c / num_objects for c in counts]), np.array([c / k for k, c in enumerate(counts, start=1)])
 
-# %% ../../nbs/solutions/12_evaluation.ipynb #14553d68
+# %% ../../nbs/solutions/12_evaluation.ipynb #d4771287
 def check_precision_recall(yours) -> bool:
     "Exercise 1: yours(hits, num_objects) -> (recall, precision)."
     if _same_mistake(yours, lambda *case: count_at_every_cut(*case)[::-1], _lists()):
@@ -40,41 +41,47 @@ def check_precision_recall(yours) -> bool:
         return False
     return compare("precision and recall", yours, count_at_every_cut, _lists(), 1e-6)
 
-# %% ../../nbs/solutions/12_evaluation.ipynb #93cd30dc
+# %% ../../nbs/solutions/12_evaluation.ipynb #3b41941b
 def eleven_points(recall, precision) -> np.float64:
     "AP at recalls 0, 0.1, ..., 1 by the definition: the best precision at this recall or a higher one, or 0."
     exact = [Fraction(float(r)).limit_denominator(10000) for r in recall]
     best = [max((p for r, p in zip(exact, precision) if r >= Fraction(k, 10)), default=0.0) for k in range(11)]
     return np.float64(sum(best) / 11)
 
-# %% ../../nbs/solutions/12_evaluation.ipynb #3b41941b
+# %% ../../nbs/solutions/12_evaluation.ipynb #238d2df1
 def _without_envelope(recall, precision) -> float:
     "The mistake: precision at the first place that reaches the recall, not the best from there on."
     return float(np.mean([next((p for r, p in zip(recall, precision) if r >= k / 10), 0.0) for k in range(11)]))
 
-# %% ../../nbs/solutions/12_evaluation.ipynb #238d2df1
+# %% ../../nbs/solutions/12_evaluation.ipynb #a159e9e6
+def _with_linspace(recall, precision) -> float:
+    "The mistake: points that are not the nearest floats to 0, 0.1, ..., 1."
+    best = [max((p for r, p in zip(recall, precision) if r >= x), default=0.0) for x in np.linspace(0, 1, 11)]
+    return float(np.mean(best))
+
+# %% ../../nbs/solutions/12_evaluation.ipynb #65e7bdc1
 def check_eleven_points(yours) -> bool:
     "Exercise 2: yours(recall, precision) -> AP at eleven points."
     cases = {what: count_at_every_cut(*case) for what, case in _lists().items()}
     mistakes = {"without the envelope: take the best precision at this recall or any higher one": _without_envelope,
-                "but the points are np.linspace(0, 1, 11), whose 0.6 is a hair too large for 9/15":
-                    lambda r, p: float(np.mean([max((q for s, q in zip(r, p) if s >= point), default=0.0) for point in np.linspace(0, 1, 11)]))}
+                "but the points are np.linspace(0, 1, 11), whose 0.6 is a hair too large for 9/15": _with_linspace}
     for remark, mistake in mistakes.items():
         if _same_mistake(yours, mistake, cases):
             print(f"eleven points: close: {remark}.")
             return False
     return compare("eleven points", yours, eleven_points, cases, 1e-6)
 
-# %% ../../nbs/solutions/12_evaluation.ipynb #65e7bdc1
+# %% ../../nbs/solutions/12_evaluation.ipynb #43fc2e21
 def _matrices() -> dict:
     "{what: (ious (D, G), threshold, may it take its second choice?)}"
     random = np.random.default_rng(1)
     crowded = np.array([[0.80, 0.60], [0.75, 0.55]])
     return {"one object each": (np.array([[0.9, 0.0], [0.1, 0.6]]), 0.5, True), "a second choice": (crowded, 0.5, True),
-            "no second choice": (crowded, 0.5, False), "exactly at the threshold": (np.array([[0.5]]), 0.5, True), "no objects": (np.zeros((3, 0)), 0.5, True),
-            "many, COCO's rule": (random.random((40, 15)), 0.7, True), "many, VOC's rule": (random.random((40, 15)), 0.7, False)}
+            "no second choice": (crowded, 0.5, False), "exactly at the threshold": (np.array([[0.5]]), 0.5, True),
+            "no objects": (np.zeros((3, 0)), 0.5, True), "many, COCO's rule": (random.random((40, 15)), 0.7, True),
+            "many, VOC's rule": (random.random((40, 15)), 0.7, False)}
 
-# %% ../../nbs/solutions/12_evaluation.ipynb #ce02dbce
+# %% ../../nbs/solutions/12_evaluation.ipynb #b21db1ec
 def match_by_definition(ious, threshold, second_choice=True) -> np.ndarray:
     "(D,) object of each detection, or -1."
     owner = np.full(ious.shape[1], -1)
@@ -88,22 +95,22 @@ def match_by_definition(ious, threshold, second_choice=True) -> np.ndarray:
         if d >= 0: answer[d] = g
     return answer
 
-# %% ../../nbs/solutions/12_evaluation.ipynb #43fc2e21
+# %% ../../nbs/solutions/12_evaluation.ipynb #7185c110
 def check_greedy_match(yours) -> bool:
     "Exercise 3: yours(ious, threshold, second_choice) -> D indices."
     as_array = lambda *case: np.asarray(yours(*case), dtype=int)
     if _same_mistake(as_array, lambda ious, threshold, _: match_by_definition(ious, threshold, True), _matrices()):
-        print("greedy matching: close: COCO's rule is right, but second_choice=False must not fall back on another object.")
+        print("greedy matching: close: COCO's rule is right, but with second_choice=False there is no falling back.")
         return False
     return compare("greedy matching", as_array, match_by_definition, _matrices(), 0)
 
-# %% ../../nbs/solutions/12_evaluation.ipynb #b21db1ec
+# %% ../../nbs/solutions/12_evaluation.ipynb #9808c2c0
 def f1_at(threshold, scores, hits, num_objects) -> np.float64:
     "F1 of the detections with score >= threshold: 2 x hits / (detections + objects)."
     kept = [hit for score, hit in zip(scores, hits) if score >= threshold]
     return np.float64(2 * sum(kept) / (len(kept) + num_objects))
 
-# %% ../../nbs/solutions/12_evaluation.ipynb #7185c110
+# %% ../../nbs/solutions/12_evaluation.ipynb #4fc076f0
 def check_best_threshold(yours) -> bool:
     "Exercise 4: yours(scores, hits, num_objects) -> threshold; judged by the F1 it reaches."
     random = np.random.default_rng(2)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['random_batch', 'check_count', 'check_cost', 'check_repeated', 'check_assign']
 
-# %% ../../nbs/solutions/09_matching.ipynb #1ca5705b
+# %% ../../nbs/solutions/09_matching.ipynb #0475c810
 import math
 
 import torch
@@ -14,7 +14,7 @@ from scipy.optimize import linear_sum_assignment
 
 from .core import compare
 
-# %% ../../nbs/solutions/09_matching.ipynb #8533a22b
+# %% ../../nbs/solutions/09_matching.ipynb #51dffe0b
 def random_batch(layers: int, batch: int, queries: int, classes: int, most: int, seed: int) -> tuple:
     "logits (L,B,Q,C+1), boxes (L,B,Q,4), and B targets of 0..most objects."
     generator = torch.Generator().manual_seed(seed)
@@ -24,28 +24,28 @@ def random_batch(layers: int, batch: int, queries: int, classes: int, most: int,
     targets = [{"labels": torch.randint(0, classes, (n,), generator=generator), "boxes": some_boxes(n)} for n in counts]
     return 3 * rand(layers, batch, queries, classes + 1), some_boxes(layers, batch, queries), targets
 
-# %% ../../nbs/solutions/09_matching.ipynb #f9b5217d
+# %% ../../nbs/solutions/09_matching.ipynb #b49c3e38
 def check_count(yours) -> bool:
     "Is it the number of one-to-one assignments?"
-    cases = {"3 queries, 3 objects": (3, 3), "5 queries, 1 object": (5, 1), "12 queries, 5 objects": (12, 5), "no objects": (7, 0)}
-    near = {"that is without order: choose(Q, N). Which object gets which of them?": None}
+    cases = {f"{q} queries, {n} objects": (q, n) for q, n in [(3, 3), (5, 1), (12, 5), (7, 0)]}
     referee = lambda q, n: float(math.perm(q, n))
-    chosen = {math.perm(q, n): math.comb(q, n) for q, n in cases.values()}
-    near = {text: lambda answer: float(chosen[int(answer)]) for text in near}
+    chosen = {math.perm(q, n): float(math.comb(q, n)) for q, n in cases.values()}
+    near = {"which queries, yes; but also: which object gets which of them?": lambda answer: chosen[int(answer)]}
     return compare("count", yours, referee, cases, near=near)
 
-# %% ../../nbs/solutions/09_matching.ipynb #805ea1d1
+# %% ../../nbs/solutions/09_matching.ipynb #dcd6b1fc
 def _cost(logits, boxes, labels, target_boxes):
     "The paper's cost with torchvision's GIoU."
     corners = lambda b: torchvision.ops.box_convert(b, "cxcywh", "xyxy")
     giou = torchvision.ops.generalized_box_iou(corners(boxes), corners(target_boxes))
     return 5 * torch.cdist(boxes, target_boxes, p=1) - logits.softmax(-1)[:, labels] - 2 * giou
 
-# %% ../../nbs/solutions/09_matching.ipynb #220dc592
+# %% ../../nbs/solutions/09_matching.ipynb #ceb117b9
 def check_cost(yours) -> bool:
     "Is it the (Q,N) cost of one image?"
     logits, boxes, targets = random_batch(1, 4, 12, 3, 5, seed=3)
-    cases = {f"{len(t['labels'])} objects": (logits[0, i], boxes[0, i], t["labels"], t["boxes"]) for i, t in enumerate(targets) if len(t["labels"])}
+    cases = {f"{len(t['labels'])} objects": (logits[0, i], boxes[0, i], t["labels"], t["boxes"])
+             for i, t in enumerate(targets) if len(t["labels"])}
     cases["no objects"] = (logits[0, 0], boxes[0, 0], torch.zeros(0, dtype=torch.int64), torch.zeros(0, 4))
     logits, boxes, labels, truth = next(iter(cases.values()))
     corners = lambda b: torchvision.ops.box_convert(b, "cxcywh", "xyxy")
@@ -59,33 +59,36 @@ def check_cost(yours) -> bool:
             "it is the transpose": lambda answer: answer.T}
     return compare("cost", yours, _cost, cases, tol=1e-4, near=near)
 
-# %% ../../nbs/solutions/09_matching.ipynb #981d68cb
+# %% ../../nbs/solutions/09_matching.ipynb #48145a3a
 def _repeated(cost, k):
     "SciPy on repeated columns."
     query, column = linear_sum_assignment(cost.repeat_interleave(k, dim=1).numpy())
     return torch.stack([torch.as_tensor(query[column // k == j]) for j in range(cost.shape[1])])
 
-# %% ../../nbs/solutions/09_matching.ipynb #87603400
+# %% ../../nbs/solutions/09_matching.ipynb #96738e69
 def check_repeated(yours) -> bool:
     "Are these the k queries of each object?"
     rand = lambda *shape: torch.rand(*shape, generator=torch.Generator().manual_seed(sum(shape)))
     cases = {"k = 1": (rand(8, 3), 1), "k = 2": (rand(9, 4), 2), "k = 6, 50 queries": (rand(50, 8), 6)}
     nearest = lambda cost, k: cost.topk(k, dim=0, largest=False).indices.T.sort(-1).values
     answers = {tuple(_repeated(*case).flatten().tolist()): nearest(*case) for case in cases.values()}
-    near = {"you give each object its k cheapest queries, but then one query serves several": lambda answer: answers[tuple(answer.flatten().tolist())]}
+    remark = "you give each object its k cheapest queries, but then one query serves several"
+    near = {remark: lambda answer: answers[tuple(answer.flatten().tolist())]}
     return compare("repeated", yours, _repeated, cases, tol=0, near=near)
 
-# %% ../../nbs/solutions/09_matching.ipynb #c13d9f94
+# %% ../../nbs/solutions/09_matching.ipynb #131a5730
 def check_assign(yours) -> bool:
     "Is it a one-to-one assignment of the lowest total cost?"
     def total(cost):
         query = torch.as_tensor(yours(cost.clone()))
-        if query.shape != cost.shape[1:]: raise ValueError(f"wanted one query for each of {cost.shape[1]} objects, got shape {tuple(query.shape)}")
+        if query.shape != cost.shape[1:]:
+            raise ValueError(f"wanted one query for each of {cost.shape[1]} objects, got shape {tuple(query.shape)}")
         if len(query.unique()) < len(query): raise ValueError("a query is used twice")
         return cost[query, torch.arange(cost.shape[1])].sum()
 
     generator = torch.Generator().manual_seed(5)
-    cases = {f"{q} queries, {n} objects": (torch.randn(q, n, generator=generator),) for q, n in [(3, 3), (5, 2), (12, 5), (20, 20), (60, 40)]}
+    shapes = [(3, 3), (5, 2), (12, 5), (20, 20), (60, 40)]
+    cases = {f"{q} queries, {n} objects": (torch.randn(q, n, generator=generator),) for q, n in shapes}
     cases["equal costs"] = (torch.ones(6, 4),)
     referee = lambda cost: cost[linear_sum_assignment(cost.numpy())].sum()
     return compare("assign", total, referee, cases, tol=1e-3)

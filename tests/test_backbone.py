@@ -1,0 +1,138 @@
+"ResNetBackbone on what a notebook cannot show: a real ImageNet ResNet-50 when one is at hand, files and networks that fail."
+import importlib.util
+import pickle
+import urllib.error
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import save_file
+
+from nanodetr.backbone import PARTS, BackboneError, ConvBackbone, ResNetBackbone, headless, run_unpadded
+from nanodetr.boxes import NanodetrError
+
+REAL = Path(__file__).parents[2] / "shared" / "weights" / "resnet50_v1.py"
+
+
+def pictures(*sizes, seed=0):
+    "Random pictures (3,h,w), their zero-padded batch and its mask."
+    draw = torch.Generator().manual_seed(seed)
+    images = [torch.randn(3, h, w, generator=draw) for h, w in sizes]
+    H, W = (max(size[k] for size in sizes) for k in (0, 1))
+    batch, mask = torch.zeros(len(images), 3, H, W), torch.ones(len(images), H, W, dtype=torch.bool)
+    for i, image in enumerate(images):
+        batch[i, :, :image.shape[1], :image.shape[2]] = image
+        mask[i, :image.shape[1], :image.shape[2]] = False
+    return images, batch, mask
+
+
+def whole(image):
+    return torch.zeros(1, *image.shape[-2:], dtype=torch.bool)
+
+
+@pytest.fixture(scope="module")
+def real_resnet50():
+    if not REAL.exists(): pytest.skip("real ResNet-50 weights (resnet50_v1) are not on this machine")
+    spec = importlib.util.spec_from_file_location("resnet50_v1", REAL)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.resnet50().eval()
+
+
+def test_real_resnet50_keeps_its_features(real_resnet50):
+    images, batch, mask = pictures((96, 160), (128, 128))
+    before = {name: tensor.clone() for name, tensor in real_resnet50.state_dict().items()}
+    backbone = ResNetBackbone(resnet=real_resnet50)          # training mode: frozen batch norm has no modes
+    assert (backbone.num_channels, backbone.stride) == (2048, 32)
+    with torch.no_grad():
+        features, small = backbone(batch, mask)
+        for i, image in enumerate(images):
+            theirs = headless(real_resnet50)(image[None])[0]
+            h, w = theirs.shape[-2:]
+            assert torch.allclose(features[i, :, :h, :w], theirs, atol=1e-4 * theirs.max().item())
+            assert not small[i, :h, :w].any() and (~small[i]).sum() == h * w
+    assert all(torch.equal(before[name], tensor) for name, tensor in real_resnet50.state_dict().items())
+    assert all(p.requires_grad for p in real_resnet50.parameters())
+
+
+@pytest.mark.parametrize("build", [ConvBackbone, lambda: ResNetBackbone("resnet18"),
+                                   lambda: ResNetBackbone("resnet50", dilation=True)])
+def test_features_do_not_depend_on_batch_mates(build):
+    torch.manual_seed(0)
+    backbone = build()                                        # training mode: invariant in both
+    for name, tensor in backbone.named_buffers():             # as after training: zero is not mapped to zero
+        if name.endswith("running_mean"): tensor.uniform_(-0.5, 0.5)
+    images, batch, mask = pictures((70, 45), (33, 97), (70, 45), (1, 1))
+    with torch.no_grad():
+        features, small = backbone(batch, mask)
+        assert features.shape[2:] == small.shape[1:] == tuple(-(-side // backbone.stride) for side in batch.shape[-2:])
+        for i, image in enumerate(images):
+            alone = backbone(image[None], whole(image))[0][0]
+            h, w = alone.shape[-2:]
+            assert torch.allclose(features[i, :, :h, :w], alone, atol=1e-4 * max(1, alone.max().item()))
+            assert not small[i, :h, :w].any() and small[i].sum() == small[i].numel() - h * w
+            assert not features[i].masked_fill(~small[i], 0).any()
+
+
+def test_gradients_reach_the_images_through_padding_removal():
+    _, batch, mask = pictures((64, 64), (40, 33))
+    batch.requires_grad_()
+    body = headless(torchvision.models.resnet18()).eval()
+    run_unpadded(body, batch, mask, 32)[0].sum().backward()
+    assert batch.grad[1, :, :40, :33].any() and not batch.grad[1, :, 40:].any()
+
+
+def test_official_way_runs_the_padded_batch():
+    _, batch, mask = pictures((64, 64), (40, 33))
+    backbone = ResNetBackbone("resnet18", seal_padding=False)
+    with torch.no_grad(): features, small = backbone(batch, mask)
+    assert torch.allclose(features, backbone.body(batch)) and small.shape == (2, 2, 2)
+
+
+def test_a_ready_made_resnet_of_other_widths():
+    wide = torchvision.models.ResNet(torchvision.models.resnet.Bottleneck, [1, 1, 1, 1], groups=4, width_per_group=8,
+                                     replace_stride_with_dilation=[False, True, True])
+    backbone = ResNetBackbone(resnet=wide)
+    assert (backbone.num_channels, backbone.stride) == (2048, 8)
+
+
+def test_stages_and_names():
+    for stages, first in ((0, None), (3, "layer2"), (5, "conv1")):
+        backbone = ResNetBackbone("resnet18", trainable_stages=stages)
+        trained = {name.split(".")[1] for name, p in backbone.named_parameters() if p.requires_grad}
+        assert trained == (set() if first is None else {p for p in PARTS[PARTS.index(first):] if p in ("conv1", *PARTS[4:])})
+    counts = {name: len(ResNetBackbone(name).state_dict()) for name in ("resnet18", "resnet50")}
+    assert counts == {"resnet18": 100, "resnet50": 265}
+
+
+@pytest.mark.parametrize("kwargs, word", [
+    (dict(name="resnet51"), "resnet50"), (dict(name="resnet34", dilation=True), "resnet50"), (dict(trainable_stages=6), "layer2"),
+    (dict(resnet=torch.nn.Linear(2, 2)), "torchvision"), (dict(resnet=torchvision.models.resnet18(), dilation=True), "leave out")])
+def test_wrong_requests_are_one_clear_line(kwargs, word):
+    with pytest.raises(BackboneError, match=word) as caught: ResNetBackbone(**kwargs)
+    assert isinstance(caught.value, NanodetrError) and "\n" not in str(caught.value)
+
+
+def test_wrong_files_name_the_file(tmp_path):
+    good = torchvision.models.resnet18().state_dict()
+    torch.save({"model": good}, tmp_path / "nested.pth")
+    torch.save({**good, "conv1.weight": torch.zeros(64, 3, 3, 3)}, tmp_path / "shape.pth")
+    save_file({name: t for name, t in good.items() if "layer3" not in name}, tmp_path / "missing.safetensors")
+    (tmp_path / "cut.safetensors").write_bytes(b"\x10\x00")
+    (tmp_path / "code.pth").write_bytes(pickle.dumps(print))
+    (tmp_path / "empty.pth").write_bytes(b"")
+    for name in ("nested.pth", "shape.pth", "missing.safetensors", "cut.safetensors", "code.pth", "empty.pth", "absent.pth", "."):
+        with pytest.raises(BackboneError, match=str(tmp_path / name)) as caught: ResNetBackbone("resnet18", tmp_path / name)
+        assert "\n" not in str(caught.value)
+    torch.save(good, tmp_path / "good.pth")
+    loaded = ResNetBackbone("resnet18", tmp_path / "good.pth")
+    assert torch.equal(loaded.body.layer4[1].conv2.weight, good["layer4.1.conv2.weight"])
+
+
+def test_download_only_when_asked_and_its_failure_is_told(monkeypatch):
+    def refuse(*args, **kwargs): raise urllib.error.URLError("no network")
+    monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: "/nonexistent-for-this-test")
+    ResNetBackbone("resnet18")
+    with pytest.raises(BackboneError, match="resnet18"): ResNetBackbone("resnet18", weights="imagenet")

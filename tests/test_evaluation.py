@@ -1,0 +1,352 @@
+"Evaluation against pycocotools, against a VOC evaluator written line by line, and on fixtures (skipped where absent)."
+import contextlib
+import io
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from nanodetr.boxes import NanodetrError
+from nanodetr.evaluation import (EvaluationError, average_precision, detection_kinds, error_breakdown, evaluate,
+                                 evaluate_detections, load_coco_results, precision_recall)
+
+NUMBERS = "AP AP50 AP75 APs APm APl AR1 AR10 AR100 ARs ARm ARl".split()
+FIXTURES = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "eval-fixtures"
+fixtures = pytest.mark.skipif(not FIXTURES.is_dir(), reason=f"no fixtures in {FIXTURES}")
+
+
+def scene(seed, images=7, classes=4, most=14, grid=True, crowds=0.15, score_steps=8):
+    "Random detections and targets; on a grid, with equal scores and equal overlaps, or continuous."
+    random = np.random.default_rng(seed)
+
+    def boxes(n):
+        corner = random.integers(0, 70, (n, 2)) if grid else random.uniform(0, 70, (n, 2))
+        size = random.choice([0, 4, 16, 32, 40, 96, 130], (n, 2)) if grid else np.exp(random.uniform(1, 5, (n, 2)))
+        return torch.tensor(np.concatenate([corner, corner + size], axis=1)).double().reshape(-1, 4)
+
+    detections, targets = [], []
+    for _ in range(images):
+        n, m = random.integers(0, most // 2 + 1), random.integers(0, most + 1)
+        truth = boxes(n)
+        side = truth[:, 2:] - truth[:, :2]
+        targets.append({"labels": torch.tensor(random.integers(0, classes, n)), "boxes": truth,
+                        "area": side.prod(1) * torch.tensor(random.uniform(0.5, 1, n)),
+                        "iscrowd": torch.tensor((random.random(n) < crowds).astype(int)),
+                        "difficult": torch.tensor(random.random(n) < 0.2)})
+        shift = random.integers(-4, 5, (m, 4)) if grid else random.normal(size=(m, 4)) * 4
+        near = torch.cat([truth, boxes(3)])[random.integers(0, n + 3, m)] + torch.tensor(shift)
+        near = torch.cat([near[:, :2], torch.maximum(near[:, :2], near[:, 2:])], dim=1)
+        score = torch.tensor(random.integers(0, score_steps, m) / score_steps if grid else random.random(m))
+        detections.append({"labels": torch.tensor(random.integers(0, classes, m)), "boxes": near, "scores": score})
+    return detections, targets
+
+
+def rows(items, **extra):
+    "COCO's entries, one a box; extra: {their key: ours}."
+    entries = []
+    for i, item in enumerate(items):
+        for k, (label, (x0, y0, x1, y1)) in enumerate(zip(item["labels"], item["boxes"].tolist())):
+            more = {theirs: float(item[ours][k]) for theirs, ours in extra.items()}
+            entries.append({"image_id": i, "category_id": int(label), "bbox": [x0, y0, x1 - x0, y1 - y0], **more})
+    return entries
+
+
+def write(folder, detections, targets, classes):
+    truth = rows(targets, area="area", iscrowd="iscrowd")
+    truth = [{**row, "id": i + 1, "iscrowd": int(row["iscrowd"])} for i, row in enumerate(truth)]
+    categories = [{"id": k, "name": f"class {k}"} for k in range(classes)]
+    images = [{"id": i} for i in range(len(targets))]
+    (folder / "gt.json").write_text(json.dumps({"images": images, "annotations": truth, "categories": categories}))
+    (folder / "dt.json").write_text(json.dumps(rows(detections, score="scores")))
+    return folder / "gt.json", folder / "dt.json"
+
+
+def pycocotools_numbers(gt_file, dt_file):
+    coco, cocoeval = pytest.importorskip("pycocotools.coco"), pytest.importorskip("pycocotools.cocoeval")
+    with contextlib.redirect_stdout(io.StringIO()):
+        gt = coco.COCO(str(gt_file))
+        gt.dataset.setdefault("info", {})
+        judge = cocoeval.COCOeval(gt, gt.loadRes(str(dt_file)), "bbox")
+        judge.evaluate(), judge.accumulate(), judge.summarize()
+    return judge
+
+
+def check_equal(mine, judge, classes):
+    for name, number in zip(NUMBERS, judge.stats): assert abs(mine[name] - number) < 1e-6, (name, mine[name], number)
+    for k, name in enumerate(classes):
+        precision = judge.eval["precision"][:, :, k, 0, 2]
+        assert abs(mine["per_class"][name]["AP"] - (precision.mean() if (precision > -1).any() else -1)) < 1e-6
+        assert abs(mine["per_class"][name]["AP50"] - (precision[0].mean() if (precision > -1).any() else -1)) < 1e-6
+
+
+@pytest.mark.parametrize("grid", [True, False])
+@pytest.mark.parametrize("block", range(10))
+def test_equal_to_pycocotools_on_random_cases(block, grid, tmp_path):
+    "Crowds, ties in scores and overlaps, empty images, missing classes, all areas: 20 cases a block, 400 in all."
+    for seed in range(20 * block, 20 * block + 20):
+        detections, targets = scene(seed, images=1 + seed % 9, classes=1 + seed % 5, grid=grid)
+        classes = [str(k) for k in range(7)]
+        if not sum(len(d["labels"]) for d in detections): continue  # pycocotools cannot load an empty list
+        judge = pycocotools_numbers(*write(tmp_path, detections, targets, 7))
+        check_equal(evaluate_detections(detections, targets, classes=classes), judge, classes)
+        loaded, truth, names = load_coco_results(tmp_path / "gt.json", tmp_path / "dt.json")
+        check_equal(evaluate_detections(loaded, truth, classes=names), judge, names)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_equal_to_pycocotools_beyond_100_detections(seed, tmp_path):
+    detections, targets = scene(seed, images=3, classes=2, most=700, score_steps=300, crowds=0.02)
+    assert max(len(d["labels"]) for d in detections) > 250
+    judge = pycocotools_numbers(*write(tmp_path, detections, targets, 2))
+    check_equal(evaluate_detections(detections, targets, classes=["a", "b"]), judge, ["a", "b"])
+
+
+@fixtures
+def test_coco_fixture():
+    folder = FIXTURES / "coco100"
+    expected = json.loads((folder / "expected.json").read_text())
+    files = folder / "instances_val2014_100.json", folder / "instances_val2014_fakebbox100_results.json"
+    detections, targets, classes = load_coco_results(*files)
+    mine = evaluate_detections(detections, targets, classes=classes)
+    for name, number, official in zip(expected["order"], expected["pycocotools_2_0_11"], expected["official_3dp"]):
+        assert abs(mine[name] - number) < 1e-6 and abs(mine[name] - official) < 6e-4
+    check_equal(mine, pycocotools_numbers(*files), classes)
+
+
+def voc_reference(detections, targets, label, iou, inclusive):
+    "VOC's evaluator, one detection at a time: (recall, precision, objects that count)."
+    listed = sorted((-float(d["scores"][k]), i, k) for i, d in enumerate(detections) for k in range(len(d["scores"]))
+                    if d["labels"][k] == label)
+    taken, hits, misses, curve = set(), 0, 0, []
+    count = sum(int(((t["labels"] == label) & ~t["difficult"]).sum()) for t in targets)
+    for _, i, k in listed:
+        a, best, owner = detections[i]["boxes"][k].tolist(), -1.0, None
+        for j, b in enumerate(targets[i]["boxes"].tolist()):
+            if targets[i]["labels"][j] != label: continue
+            w = min(a[2], b[2]) - max(a[0], b[0]) + inclusive
+            h = min(a[3], b[3]) - max(a[1], b[1]) + inclusive
+            if w <= 0 or h <= 0: continue
+            area = lambda box: (box[2] - box[0] + inclusive) * (box[3] - box[1] + inclusive)
+            value = w * h / (area(a) + area(b) - w * h)
+            if value > best: best, owner = value, (i, j)
+        if best >= iou and targets[i]["difficult"][owner[1]]: continue
+        if best >= iou and owner not in taken: hits += 1; taken.add(owner)
+        else: misses += 1
+        curve.append((hits / count if count else 0, hits / (hits + misses)))
+    return np.array(curve).reshape(-1, 2).T, count
+
+
+@pytest.mark.parametrize("inclusive", [False, True])
+@pytest.mark.parametrize("seed", range(40))
+def test_voc_protocols(seed, inclusive):
+    detections, targets = scene(seed, classes=3, crowds=0, grid=seed % 2 == 0)
+    classes = ["a", "b", "c", "never"]
+    for iou in (0.3, 0.5):
+        old, new = (evaluate_detections(detections, targets, protocol, classes, [iou], inclusive=inclusive)
+                    for protocol in ("voc2007", "voc2012"))
+        curves, name = precision_recall(detections, targets, iou, "voc2012", classes, inclusive), f"AP{100 * iou:g}"
+        for label, title in enumerate(classes):
+            (recall, precision), count = voc_reference(detections, targets, label, iou, inclusive)
+            if count == 0:
+                assert old["per_class"][title][name] == new["per_class"][title][name] == -1 and title not in curves
+                continue
+            eleven = sum(max(precision[recall >= k / 10], default=0) for k in range(11)) / 11
+            edges, heights = np.concatenate([[0], recall, [1]]), np.concatenate([precision, [0]])
+            area = sum((b - a) * max(heights[k:]) for k, (a, b) in enumerate(zip(edges, edges[1:])))
+            assert abs(old["per_class"][title][name] - eleven) < 1e-9
+            assert abs(new["per_class"][title][name] - area) < 1e-9
+            assert new["per_class"][title]["objects"] == count
+            assert np.allclose(curves[title][0], recall) and np.allclose(curves[title][1], precision)
+        defined = [row[name] for row in new["per_class"].values() if row[name] > -1]
+        assert math.isclose(new[name], np.mean(defined) if defined else -1)
+
+
+@fixtures
+def test_voc_fixture():
+    "Seven images, boxes with inclusive pixels; its eleven points are those of np.linspace."
+    folder, detections, targets = FIXTURES / "voc-padilla", [], []
+    for file in sorted((folder / "gts").iterdir()):
+        truth, found = (torch.tensor([[float(x) for x in line.split()[1:]] for line in path.read_text().splitlines()])
+                        for path in (file, folder / "dets" / file.name))
+        corners = lambda xywh: torch.cat([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], dim=1)
+        targets.append({"labels": torch.zeros(len(truth)), "boxes": corners(truth)})
+        detections.append({"labels": torch.zeros(len(found)), "boxes": corners(found[:, 1:]), "scores": found[:, 0]})
+    expected, ious = json.loads((folder / "expected.json").read_text()), [0.1, 0.3, 0.5, 0.75]
+    area = evaluate_detections(detections, targets, "voc2012", ["object"], ious, inclusive=True)
+    loose = evaluate_detections(detections, targets, "voc2007", ["object"], ious, np.linspace(0, 1, 11), inclusive=True)
+    for iou in ious:
+        assert abs(area[f"AP{100 * iou:g}"] - expected["all-point"][str(iou)]) < 1e-9
+        assert abs(loose[f"AP{100 * iou:g}"] - expected["11-point"][str(iou)]) < 1e-9
+    exact = evaluate_detections(detections, targets, "voc2007", ["object"], ious, inclusive=True)
+    assert abs(exact["AP10"] - 0.3689064559) < 1e-9  # 9/15 does reach 0.6
+
+
+def test_nothing_at_all():
+    empty = {"labels": torch.zeros(0, dtype=torch.int64), "boxes": torch.zeros(0, 4)}
+    found = {**empty, "scores": torch.zeros(0)}
+    for protocol in ("coco", "voc2007", "voc2012"):
+        for detections, targets in (([], []), ([found], [empty])):
+            result = evaluate_detections(detections, targets, protocol, classes=["a"])
+            assert result.pop("per_class")["a"]["AP50"] == -1 and set(result.values()) == {-1}
+    box = torch.tensor([[0.0, 0, 9, 9]])
+    wanted = {"labels": torch.zeros(1, dtype=torch.int64), "boxes": box}
+    assert evaluate_detections([found], [wanted])["AP"] == 0
+    assert evaluate_detections([{**wanted, "scores": torch.ones(1)}], [empty])["AP"] == -1
+    assert average_precision([], [], "all-point") == 0
+
+
+def test_numpy_lists_and_float32_work_too():
+    detections, targets = scene(3)
+    expected = evaluate_detections(detections, targets)
+    lists = lambda items: [{key: value.tolist() for key, value in item.items()} for item in items]
+    arrays = lambda items: [{key: value.numpy() for key, value in item.items()} for item in items]
+    for change in (lists, arrays): assert evaluate_detections(change(detections), change(targets)) == expected
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"scores": torch.tensor([float("nan")])}, "score that is not finite"),
+    ({"boxes": torch.tensor([[0, 0, float("nan"), 1]])}, "box that is not finite"),
+    ({"boxes": torch.tensor([[5.0, 5, 2, 2]])}, "xyxy"), ({"labels": torch.tensor([3])}, "label outside 0..1"),
+    ({"labels": torch.tensor([-1])}, "label outside"), ({"scores": torch.ones(2)}, "1 labels but 2 scores")])
+def test_bad_detections_are_named(change, message):
+    good = {"labels": torch.tensor([0]), "boxes": torch.tensor([[0.0, 0, 1, 1]]), "scores": torch.ones(1)}
+    with pytest.raises(EvaluationError, match=message) as error:
+        evaluate_detections([good, {**good, **change}], [good, good], classes=["a", "b"])
+    assert "detections 1" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_other_misuse():
+    good = {"labels": torch.tensor([0]), "boxes": torch.tensor([[0.0, 0, 1, 1]]), "scores": torch.ones(1)}
+    with pytest.raises(NanodetrError, match="one dict an image"): evaluate_detections([good], [good, good])
+    with pytest.raises(NanodetrError, match="one dict an image"): error_breakdown([good], [good, good])
+    with pytest.raises(EvaluationError, match="unknown protocol 'voc'"): evaluate_detections([good], [good], "voc")
+    without = {key: value for key, value in good.items() if key != "scores"}
+    with pytest.raises(EvaluationError, match="no 'scores'"): evaluate_detections([without], [good])
+
+
+BROKEN = {"[1, 2": "broken JSON", "{}": "not a list", "[3]": "has no 'image_id'",
+          '[{"image_id": 1}]': "has no 'category_id'",
+          '[{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4]}]': "has no 'score'",
+          '[{"image_id": 9, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 1}]': "image_id 9",
+          '[{"image_id": 1, "category_id": [], "bbox": [1, 2, 3, 4], "score": 1}]': "category_id",
+          '[{"image_id": 1, "category_id": 8, "bbox": [1, 2, 3, 4], "score": 1}]': "category_id 8",
+          '[{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3], "score": 1}]': "bbox",
+          '[{"image_id": 1, "category_id": 1, "bbox": [1, 2, -3, 4], "score": 1}]': "bbox",
+          '[{"image_id": 1, "category_id": 1, "bbox": [1, 2, NaN, 4], "score": 1}]': "bbox",
+          '[{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "score": NaN}]': "score nan",
+          '[{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "score": "high"}]': "score 'high'",
+          "[" * 100_000: "JSON"}
+
+
+@pytest.mark.parametrize("number", range(len(BROKEN)))
+def test_broken_results_files(number, tmp_path):
+    text, message = list(BROKEN.items())[number]
+    gt, dt = tmp_path / "gt.json", tmp_path / "dt.json"
+    gt.write_text(json.dumps({"images": [{"id": 1}], "annotations": [], "categories": [{"id": 1, "name": "a"}]}))
+    dt.write_text(text)
+    with pytest.raises(EvaluationError) as error: load_coco_results(gt, dt)
+    assert message in str(error.value) and str(dt) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_broken_annotation_files(tmp_path):
+    gt, dt = tmp_path / "gt.json", tmp_path / "dt.json"
+    dt.write_text("[]")
+    good = {"images": [{"id": 1}], "annotations": [], "categories": [{"id": 1, "name": "a"}]}
+    namesakes = [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]
+    for change, message in (({"images": None}, "'images'"), ({"images": [{"id": 1}, {"id": 1}]}, "twice"),
+                            ({"categories": [{}]}, "integer 'id'"), ({"categories": namesakes}, "same name"),
+                            ({"annotations": [{}]}, "annotation 0")):
+        gt.write_text(json.dumps({**good, **change}))
+        with pytest.raises(EvaluationError, match=message): load_coco_results(gt, dt)
+    with pytest.raises(EvaluationError, match="cannot be read"): load_coco_results(tmp_path / "absent.json", dt)
+    gt.write_bytes(b"\xff\xfe\x00\x80")
+    with pytest.raises(EvaluationError, match="not a JSON text file"): load_coco_results(gt, dt)
+    gt.write_text(json.dumps(good))
+    detections, targets, classes = load_coco_results(gt, dt)
+    assert classes == ["a"] and len(detections) == len(targets) == 1
+    assert evaluate_detections(detections, targets, classes=classes)["AP"] == -1
+
+
+def test_error_breakdown_kinds():
+    objects = torch.tensor([[0.0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10], [60, 0, 90, 30]])
+    target = {"labels": torch.tensor([0, 0, 1, 0]), "boxes": objects, "iscrowd": torch.tensor([0, 0, 0, 1])}
+    cases = [((0, 0, 10, 10), 0, 0.9, "correct"), ((0, 1, 10, 11), 0, 0.8, "duplicate"),
+             ((26, 0, 36, 10), 0, 0.7, "localisation"), ((40, 0, 50, 10), 0, 0.95, "class"),
+             ((70, 70, 80, 80), 1, 0.6, "background"), ((65, 5, 70, 10), 0, 0.99, "ignored"),
+             ((20, 0, 30, 10), 0, 0.4, "dropped")]
+    boxes, labels, scores, words = zip(*cases)
+    detection = {"boxes": torch.tensor(boxes).float(), "labels": torch.tensor(labels), "scores": torch.tensor(scores)}
+    kinds, missed = detection_kinds(detection, target, threshold=0.5)
+    assert kinds == list(words) and missed.tolist() == [False, True, True, False]
+    counts = {"correct": 1, "localisation": 1, "class": 1, "duplicate": 1, "background": 1, "missed": 2}
+    assert error_breakdown([detection], [target]) == counts
+    assert error_breakdown([detection], [target], threshold=0.3)["missed"] == 1
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_error_breakdown_adds_up(seed):
+    detections, targets = scene(seed, crowds=0)
+    for target in targets: target["difficult"][:] = False
+    counts = error_breakdown(detections, targets, threshold=0.25)
+    kept = sum(int((d["scores"] >= 0.25).sum()) for d in detections)
+    assert sum(counts.values()) - counts["missed"] == kept
+    assert counts["correct"] + counts["missed"] == sum(len(t["labels"]) for t in targets)
+
+
+class Answers(torch.nn.Module):
+    "Gives prepared answers in order."
+
+    def __init__(self, answers, classes):
+        super().__init__()
+        self.answers, self.classes, self.modes = iter(answers), classes, []
+
+    def forward(self, images, mask):
+        from nanodetr.model import DETROutput
+        self.modes.append(self.training)
+        logits, boxes = torch.zeros(len(images), 5, self.classes + 1), torch.rand(len(images), 5, 4)
+        logits[..., -1] = 9
+        for i, target in zip(range(len(images)), self.answers):
+            n = len(target["labels"])
+            boxes[i, :n], logits[i, :n, -1] = target["boxes"], 0
+            logits[i, range(n), target["labels"]] = 9
+        return DETROutput(logits, boxes)
+
+
+class Pictures:
+    "A data set of pictures of different sizes, with or without get_target."
+    classes = ["a", "b", "c"]
+
+    def __init__(self, crowd=False):
+        random = torch.Generator().manual_seed(0)
+        self.items = []
+        for i, (h, w) in enumerate([(40, 60), (50, 30), (64, 64), (20, 90), (33, 47)]):
+            n = i % 4
+            boxes = torch.rand(n, 4, generator=random) * 0.3 + torch.tensor([0.3, 0.3, 0.1, 0.1])
+            target = {"labels": torch.randint(3, (n,), generator=random), "boxes": boxes, "image_id": i,
+                      "orig_size": torch.tensor([h, w]), "area": boxes[:, 2] * boxes[:, 3] * h * w}
+            self.items.append((torch.rand(3, 2 * h, 2 * w), target))
+
+    def __len__(self): return len(self.items)
+    def __getitem__(self, i): return self.items[i]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 16])
+def test_evaluate_a_perfect_model(batch_size):
+    data = Pictures()
+    model = Answers([target for _, target in data.items], 3)
+    assert evaluate(model, data, batch_size=batch_size, progress=False)["AP"] == 1
+    assert model.training and not any(model.modes)
+    model = Answers([target for _, target in data.items], 3).eval()
+    assert evaluate(model, data, "voc2012", batch_size=batch_size, progress=False)["AP50"] == 1 and not model.training
+
+
+def test_evaluate_prefers_get_target_and_rejects_emptiness():
+    data = Pictures()
+    data.get_target = lambda i: {"labels": torch.tensor([0]), "boxes": torch.tensor([[0.0, 0, 1, 1]])}
+    result = evaluate(Answers([target for _, target in data.items], 3), data, progress=False)
+    assert result["per_class"]["a"]["objects"] == len(data) and result["AP"] == 0
+    data.items = []
+    with pytest.raises(EvaluationError, match="empty"): evaluate(Answers([], 3), data, progress=False)
