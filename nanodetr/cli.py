@@ -87,7 +87,7 @@ def default_epochs(spec: str, preset: str, images: int, batch: int):
     "Epochs when none are asked for; None leaves it to the preset."
     if preset != "nano" or spec == "shapes":
         return None
-    return 30 if spec == "shapes-hard" else max(20, -(-1000 * batch // max(images, 1)))
+    return 36 if spec == "shapes-hard" else max(20, -(-1000 * batch // max(images, 1)))
 
 # %% ../nbs/92_cli.ipynb #071b53ce
 def settings(pairs: list, kind: type) -> dict:
@@ -192,7 +192,7 @@ def train(args) -> int:
     def draw(model, history):
         found = model.detect(list(scenes), 0.5)
         save_picture(plot_pred(list(scenes), found, list(truths), classes=train_data.classes, cols=4), folder / "predictions.png")
-        save_picture(plot_losses(history), folder / "loss.png")
+        save_picture(plot_losses(history, logy=True), folder / "loss.png")
 
     history = fit(model, train_data, None, config, out=folder, resume=args.resume, evaluate=measure,
                   evaluate_every=max(1, config.epochs // 5), on_epoch=draw, progress=not args.quiet)

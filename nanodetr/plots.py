@@ -27,35 +27,35 @@ from PIL import Image
 
 from .boxes import pairwise_giou
 
-# %% ../nbs/90_plots.ipynb #293428e6
+# %% ../nbs/90_plots.ipynb #b579e88d
 PALETTE = ["#2678D1", "#E0660B", "#17915A", "#D42E72", "#8757E8", "#0B8F9C",
            "#A87A00", "#D3352B", "#95613A", "#5F8F1A", "#C753B0", "#64748B"]
 CLASS_COLOURS = PALETTE
 PAPER, INK, MUTED, LINE, LIT = "#FCFCFA", "#1F2430", "#667085", "#D5D9E0", "#E0660B"
 
-# %% ../nbs/90_plots.ipynb #b579e88d
+# %% ../nbs/90_plots.ipynb #ae705438
 def class_colour(i: int) -> str:
     "The colour of class `i`: the palette, repeated."
     return PALETTE[int(i) % len(PALETTE)]
 
-# %% ../nbs/90_plots.ipynb #6c139899
+# %% ../nbs/90_plots.ipynb #9fbfd1dd
 def luminance(colour) -> float:
     "How bright a colour looks, 0 (black) to 1 (white), as WCAG defines it."
     rgb = np.array(to_rgb(colour))
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     return float(linear @ [0.2126, 0.7152, 0.0722])
 
-# %% ../nbs/90_plots.ipynb #93212d3a
+# %% ../nbs/90_plots.ipynb #9a574683
 def text_colour(background) -> str:
     "White or ink, whichever reads better on `background`."
     return "white" if luminance(background) < 0.30 else INK
 
-# %% ../nbs/90_plots.ipynb #aaf4ec4c
+# %% ../nbs/90_plots.ipynb #e8e6a7a6
 COST = LinearSegmentedColormap.from_list("cost", ["#123A5E", "#2C7BA0", "#86BFCB", "#D6E7E8", "#F4F4EF"])
 SIGNED = LinearSegmentedColormap.from_list("signed", ["#1F5FA8", "#8DB4DB", "#F7F6F2", "#F0AE7C", "#C9540A"])
 HEAT = LinearSegmentedColormap.from_list("heat", ["#0B1026", "#5B1E6B", "#C5384F", "#F58A2A", "#FFE68A"])
 
-# %% ../nbs/90_plots.ipynb #36ba4609
+# %% ../nbs/90_plots.ipynb #f69b9850
 STYLE = {
     "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "font.size": 9, "text.color": INK,
     "figure.facecolor": PAPER, "axes.facecolor": PAPER, "figure.dpi": 100,
@@ -67,7 +67,7 @@ STYLE = {
     "legend.frameon": False, "legend.fontsize": 8, "lines.linewidth": 1.8,
 }
 
-# %% ../nbs/90_plots.ipynb #eb0a9916
+# %% ../nbs/90_plots.ipynb #46fcb9c1
 def small_png(png: bytes, limit: int = 40_000) -> bytes:
     "The same PNG in at most 256 colours, when it is larger than `limit` bytes and gets smaller by it."
     if len(png) <= limit: return png
@@ -75,7 +75,7 @@ def small_png(png: bytes, limit: int = 40_000) -> bytes:
     few.save(file, format="png", optimize=True)
     return min(png, file.getvalue(), key=len)
 
-# %% ../nbs/90_plots.ipynb #46fcb9c1
+# %% ../nbs/90_plots.ipynb #b5399786
 class Picture(Figure):
     "A Figure that a notebook displays once, whether or not pyplot was ever imported."
 
@@ -88,7 +88,7 @@ class Picture(Figure):
         from IPython.display import display  # only a notebook calls this, and a notebook has IPython
         display({"image/png": b64encode(self._repr_png_()).decode(), "text/plain": repr(self)}, raw=True)
 
-# %% ../nbs/90_plots.ipynb #4548bbaf
+# %% ../nbs/90_plots.ipynb #1ea624c4
 class Panel(Axes):
     "Axes whose titles, texts and legends keep the look of the course, whenever they are added."
 
@@ -104,7 +104,7 @@ class Panel(Axes):
     def legend(self, *args, **kwargs):
         with matplotlib.rc_context(STYLE): return super().legend(*args, **kwargs)
 
-# %% ../nbs/90_plots.ipynb #da10d858
+# %% ../nbs/90_plots.ipynb #7ecf146e
 def new_figure(width: float = 9, height: float = 3, rows: int = 1, cols: int = 1, **kwargs):
     """A styled figure and its axes: one axes when rows = cols = 1, an array of them otherwise.
 
@@ -117,14 +117,14 @@ def new_figure(width: float = 9, height: float = 3, rows: int = 1, cols: int = 1
             ax.tick_params(labelsize=8, length=3, color=MUTED, labelcolor=MUTED)
     return figure, axes
 
-# %% ../nbs/90_plots.ipynb #e9152cd0
+# %% ../nbs/90_plots.ipynb #5eaf45af
 def to_numpy(x) -> np.ndarray:
     "A tensor (any device, with or without gradients), array, list or number as a NumPy array."
     if not isinstance(x, torch.Tensor): return np.asarray(x)
     x = x.detach().cpu()
     return x.float().numpy() if x.is_floating_point() else x.numpy()
 
-# %% ../nbs/90_plots.ipynb #5eaf45af
+# %% ../nbs/90_plots.ipynb #e6d2600f
 def to_picture(image) -> np.ndarray:
     "(3,H,W), (1,H,W), (H,W) or (H,W,3), in 0..1 or in bytes 0..255, to (H,W,3) in 0..1."
     image = to_numpy(image)
@@ -134,7 +134,7 @@ def to_picture(image) -> np.ndarray:
     if image.shape[-1] == 1: image = image.repeat(3, -1)
     return image.clip(0, 1)
 
-# %% ../nbs/90_plots.ipynb #de166712
+# %% ../nbs/90_plots.ipynb #04f06001
 def draw_image(ax, image):
     "Show an image so that pixel (0, 0) covers 0..1: boxes then need no half-pixel shift. Returns (height, width)."
     picture = to_picture(image)
@@ -144,7 +144,7 @@ def draw_image(ax, image):
     for spine in ax.spines.values(): spine.set_visible(False)
     return height, width
 
-# %% ../nbs/90_plots.ipynb #da0bfb4b
+# %% ../nbs/90_plots.ipynb #aaafdfc2
 def draw_box(ax, box, colour, width=1.8, style="-", halo="white", alpha=1.0):
     "One xyxy box as an outline with a halo, so that it shows on any picture; halo=None for none."
     x0, y0, x1, y1 = to_numpy(box)
@@ -152,13 +152,13 @@ def draw_box(ax, box, colour, width=1.8, style="-", halo="white", alpha=1.0):
     return ax.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=colour, linewidth=width,
                                   linestyle=style, alpha=alpha, path_effects=effects))
 
-# %% ../nbs/90_plots.ipynb #bf1c0669
+# %% ../nbs/90_plots.ipynb #03a057ae
 def _overlap(a, b) -> np.ndarray:
     "(S,N) areas shared by the rectangles a (S,4) and b (N,4), all xyxy."
     low, high = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
     return (high - low).clip(min=0).prod(-1)
 
-# %% ../nbs/90_plots.ipynb #03a057ae
+# %% ../nbs/90_plots.ipynb #06abed7a
 def _spots(box, size, limits) -> np.ndarray:
     "(13,4) places for a label of `size` round an xyxy box, best first, each moved sideways into the picture."
     (x0, y0, x1, y1), (w, h) = box, size
@@ -169,13 +169,13 @@ def _spots(box, size, limits) -> np.ndarray:
     corner[:, 0] = corner[:, 0].clip(0, max(limits[0] - w, 0))
     return np.concatenate([corner, corner + [w, h]], axis=1)
 
-# %% ../nbs/90_plots.ipynb #06abed7a
+# %% ../nbs/90_plots.ipynb #3658317a
 def _edges(boxes, thin) -> np.ndarray:
     "(4N,4) the four sides of every box (N,4), as rectangles `thin` pixels to either side of the line."
     sides = [[0, 1, 2, 1], [0, 3, 2, 3], [0, 1, 0, 3], [2, 1, 2, 3]]  # top, bottom, left, right
     return np.stack([boxes[:, side] + np.array([-thin, -thin, thin, thin]) for side in sides], axis=1).reshape(-1, 4)
 
-# %% ../nbs/90_plots.ipynb #3658317a
+# %% ../nbs/90_plots.ipynb #3f2ab718
 def _badness(spots, others, boxes, own, faint, limits) -> np.ndarray:
     "(S,) how bad each place of a label is: off the picture, on another label, on an edge of a box, on an object."
     area = (spots[0, 2:] - spots[0, :2]).prod()
@@ -187,7 +187,7 @@ def _badness(spots, others, boxes, own, faint, limits) -> np.ndarray:
     bad += (_overlap(spots, boxes) / area * np.where(np.arange(len(boxes)) == own, 1.5, solid)).sum(1)
     return bad + 0.12 * np.arange(len(spots))
 
-# %% ../nbs/90_plots.ipynb #3f2ab718
+# %% ../nbs/90_plots.ipynb #aa6bf2f7
 def _write_label(ax, text, fill, ink, size):
     "A small filled label; its place comes later."
     box = {"boxstyle": "square,pad=0.22", "facecolor": fill, "edgecolor": "white", "linewidth": 0.5}
@@ -195,7 +195,7 @@ def _write_label(ax, text, fill, ink, size):
     label.set_in_layout(False)
     return label
 
-# %% ../nbs/90_plots.ipynb #4cf5f344
+# %% ../nbs/90_plots.ipynb #c20af03f
 def place_labels(ax, labels, boxes, size=7.5, faint=(), settle=True):
     """Write labels beside their boxes where they collide with neither boxes nor one another. Returns the texts.
 
@@ -216,14 +216,14 @@ def place_labels(ax, labels, boxes, size=7.5, faint=(), settle=True):
     for text, (x0, y0, _, y1) in zip(texts, places): text.set_position((x0 + pad * unit, (y0 + y1) / 2))
     return texts
 
-# %% ../nbs/90_plots.ipynb #c20af03f
+# %% ../nbs/90_plots.ipynb #6941c593
 def captions(labels, scores=None, classes=None) -> list:
     "One caption a box: the class by name (or index, or the string itself) and the score."
     if labels is None: return [f"{float(score):.2f}" for score in scores]
     names = [x if isinstance(x, str) else classes[int(x)] if classes is not None else str(int(x)) for x in labels]
     return names if scores is None else [f"{name} {float(score):.2f}" for name, score in zip(names, scores)]
 
-# %% ../nbs/90_plots.ipynb #d34b1adc
+# %% ../nbs/90_plots.ipynb #24832bbf
 def plot_boxes(image, boxes, labels=None, scores=None, classes=None, title=None, ax=None,
                colours=None, style="-", width=None, size=7.5):
     """One image with boxes.
@@ -246,14 +246,14 @@ def plot_boxes(image, boxes, labels=None, scores=None, classes=None, title=None,
         place_labels(ax, [(text, i, colours[i]) for i, text in enumerate(texts)], boxes, size)
     return ax.figure
 
-# %% ../nbs/90_plots.ipynb #24832bbf
+# %% ../nbs/90_plots.ipynb #4a6a5949
 def target_pixels(target, image) -> np.ndarray:
     "(N,4) xyxy pixels of a target, whose boxes are cxcywh in 0..1 of `image`."
     height, width = to_picture(image).shape[:2]
     cx, cy, w, h = to_numpy(target["boxes"]).reshape(-1, 4).T
     return np.stack([(cx - w / 2) * width, (cy - h / 2) * height, (cx + w / 2) * width, (cy + h / 2) * height], axis=-1)
 
-# %% ../nbs/90_plots.ipynb #83166289
+# %% ../nbs/90_plots.ipynb #61ec47c2
 def _image_grid(images, cols, titles=None, width=9):
     "A figure with one panel an image, as high as the images need, its layout settled."
     sizes = [to_picture(image).shape for image in images]
@@ -268,7 +268,7 @@ def _image_grid(images, cols, titles=None, width=9):
     figure.draw_without_rendering()
     return figure, list(axes.flat)
 
-# %% ../nbs/90_plots.ipynb #61ec47c2
+# %% ../nbs/90_plots.ipynb #8556a0c7
 def _draw_labelled(ax, boxes, labels, scores, classes):
     "Boxes and captions of one panel of a grid."
     colours = [class_colour(label) for label in labels]
@@ -276,7 +276,7 @@ def _draw_labelled(ax, boxes, labels, scores, classes):
     texts = [(text, i, colours[i]) for i, text in enumerate(captions(labels, scores, classes))]
     if texts: place_labels(ax, texts, boxes, 6.5, settle=False)
 
-# %% ../nbs/90_plots.ipynb #8556a0c7
+# %% ../nbs/90_plots.ipynb #b5c82da8
 def plot_scenes(images, targets, classes=None, cols=6, titles=None):
     "Ground truth: images (3,H,W) in a grid, with the boxes of their targets (cxcywh in 0..1)."
     figure, axes = _image_grid(images, cols, titles)
@@ -284,7 +284,7 @@ def plot_scenes(images, targets, classes=None, cols=6, titles=None):
         _draw_labelled(ax, target_pixels(target, image), to_numpy(target["labels"]).tolist(), None, classes)
     return figure
 
-# %% ../nbs/90_plots.ipynb #34d421f9
+# %% ../nbs/90_plots.ipynb #e098f0fc
 def plot_pred(images, detections, targets=None, classes=None, threshold=0.5, cols=4, titles=None):
     """Detections on images, over the truth when it is given (thin, dashed, white).
 
@@ -300,7 +300,7 @@ def plot_pred(images, detections, targets=None, classes=None, threshold=0.5, col
         _draw_labelled(ax, boxes, labels.tolist(), scores, classes)
     return figure
 
-# %% ../nbs/90_plots.ipynb #1ae4291f
+# %% ../nbs/90_plots.ipynb #e80facdf
 def _dots(ax, points, c, radius=2.6, alpha=1.0):
     for point in points: ax.add_patch(Circle(point, radius, facecolor=c, edgecolor="none", alpha=alpha, zorder=5))
 
@@ -324,7 +324,7 @@ def _frame(ax, x, y, w, h, c, width=1.3):
 def _fill(ax, points, c, alpha=0.55):
     ax.add_patch(Polygon(points, facecolor=c, edgecolor="none", alpha=alpha, zorder=4))
 
-# %% ../nbs/90_plots.ipynb #e80facdf
+# %% ../nbs/90_plots.ipynb #a68a9d18
 def _icon_boxes(ax, x, y, c):
     _frame(ax, x - 17, y - 5, 25, 17, c)
     _frame(ax, x - 8, y - 12, 25, 17, c)
@@ -349,7 +349,7 @@ def _icon_position(ax, x, y, c):
     for height, waves, alpha in ((8, 1, 1.0), (-8, 2, 0.7)):
         ax.plot(x + 19 * t, y + height + 5 * np.sin(math.pi * waves * t), color=c, linewidth=1.4, alpha=alpha, zorder=5)
 
-# %% ../nbs/90_plots.ipynb #a68a9d18
+# %% ../nbs/90_plots.ipynb #88a3bd31
 def _icon_attention(ax, x, y, c):
     cells, strength = [(i, j) for i in range(4) for j in range(4)], {3: 0.95, 2: 0.6}
     alphas = [strength.get(i + j, 0.22) for i, j in cells]
@@ -374,7 +374,7 @@ def _icon_model(ax, x, y, c):
     _fill(ax, [(x - 16.7, y + 8), (x + 5, y + 8), (x + 5, y + 15), (x - 16.7, y + 15)], c, 1)
     _dots(ax, [(x, y - 2.5)], c, 7, 0.55)
 
-# %% ../nbs/90_plots.ipynb #88a3bd31
+# %% ../nbs/90_plots.ipynb #ad1b255b
 def _icon_matching(ax, x, y, c):
     left, right = ([(x + dx, y + dy) for dy in (-10, 0, 10)] for dx in (-14, 14))
     _strokes(ax, [(left[0], right[1]), (left[1], right[2]), (left[2], right[0])], c, 1.2)
@@ -400,7 +400,7 @@ def _icon_evaluation(ax, x, y, c):
     ax.plot(*zip(*stairs), color=c, linewidth=1.4, zorder=5)
     ax.plot([x - 17, x - 17, x + 17], [y + 13, y - 11, y - 11], color=c, linewidth=1.1, zorder=5)
 
-# %% ../nbs/90_plots.ipynb #ad1b255b
+# %% ../nbs/90_plots.ipynb #e70c52d8
 # the part: its notebook, the centre of its card (x, y) in pixels, and what it gives
 MAP = {
     "data": ("02", 52, 124, "images, targets"), "backbone": ("03", 185, 124, "feature map"),
@@ -410,14 +410,14 @@ MAP = {
     "attention": ("05", 383, 46, ""), "evaluation": ("12", 600, 46, ""), "training": ("11", 516, 195, ""),
 }
 
-# %% ../nbs/90_plots.ipynb #e70c52d8
+# %% ../nbs/90_plots.ipynb #36c27c3e
 def _arrow(ax, *points, dashed=False, colour="#98A2B3"):
     "A line through points with a head at the last."
     look = {"color": colour, "linewidth": 1.2, "linestyle": (0, (3, 2)) if dashed else "-", "zorder": 2}
     if len(points) > 2: ax.plot(*zip(*points[:-1]), **look)
     ax.add_patch(FancyArrowPatch(*points[-2:], arrowstyle="-|>", mutation_scale=9, shrinkA=0, shrinkB=0, **look))
 
-# %% ../nbs/90_plots.ipynb #36c27c3e
+# %% ../nbs/90_plots.ipynb #c330a4b5
 def _map_arrows(ax):
     "How images (lines) and targets (dashes) flow between the parts, and gradients back."
     path = ["data", "backbone", "encoder", "decoder", "model", "matching", "loss"]
@@ -432,7 +432,7 @@ def _map_arrows(ax):
     _arrow(ax, (600, 7), (715, 7), (715, 92), dashed=True)
     for name in ("backbone", "encoder", "decoder", "model"): _arrow(ax, (MAP[name][1], 184), (MAP[name][1], 156))
 
-# %% ../nbs/90_plots.ipynb #c330a4b5
+# %% ../nbs/90_plots.ipynb #5b9fe883
 def _map_card(ax, name, lit, calm):
     "One part: a card with its icon, number, name and what it gives; lit, or coloured when all is calm, or grey."
     number, x, y, gives = MAP[name]
@@ -453,7 +453,7 @@ def _map_card(ax, name, lit, calm):
     ax.text(x, y - (11 if gives else 17), f"{number}  {name}", fontsize=7.9, ha="center", **bold)
     if gives: ax.text(x, y - 24, gives, fontsize=6.6, color=quiet, ha="center", va="center_baseline", zorder=6)
 
-# %% ../nbs/90_plots.ipynb #5b9fe883
+# %% ../nbs/90_plots.ipynb #2822424c
 def plot_map(current=None):
     "The map of the course with the part(s) `current` lit: a module's name, a list of names, or None for all in colour."
     lit = [current] if isinstance(current, str) else list(current or [])
@@ -473,7 +473,7 @@ def plot_map(current=None):
                 bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 2})
     return figure
 
-# %% ../nbs/90_plots.ipynb #37b83f4b
+# %% ../nbs/90_plots.ipynb #0a5bb244
 def plot_heat(matrix, rows=None, cols=None, title=None, mark=None, fmt="{:.2f}", cmap=None, vmin=None, vmax=None,
               ax=None, size=8, xlabel=None, ylabel=None, mark_colours=None):
     """An annotated matrix (N,M); dark is large.
@@ -498,7 +498,7 @@ def plot_heat(matrix, rows=None, cols=None, title=None, mark=None, fmt="{:.2f}",
     if title: ax.set_title(title)
     return ax.figure
 
-# %% ../nbs/90_plots.ipynb #03f176e5
+# %% ../nbs/90_plots.ipynb #869674b0
 def plot_attention(image, weights, box=None, point=None, titles=None, cols=4, title=None, smooth=None, cell=None):
     """Where attention looks: weights (h,w) or (heads,h,w) as heat over image (3,H,W), one panel a head.
 
@@ -525,7 +525,7 @@ def plot_attention(image, weights, box=None, point=None, titles=None, cols=4, ti
         with matplotlib.rc_context(STYLE): figure.suptitle(title, x=0.005, ha="left", fontsize=10, fontweight="bold")
     return figure
 
-# %% ../nbs/90_plots.ipynb #ac5ed718
+# %% ../nbs/90_plots.ipynb #9c9248d2
 def plot_positions(pos, cell=None, channels=None, title=None):
     """A position code (h,w,d), y half first: how alike every cell is to the chosen one, and a few of its channels.
 
@@ -555,7 +555,7 @@ def plot_positions(pos, cell=None, channels=None, title=None):
             for spine in ax.spines.values(): spine.set_visible(False)
     return figure
 
-# %% ../nbs/90_plots.ipynb #c6fa0af8
+# %% ../nbs/90_plots.ipynb #ed8f51be
 def plot_curves(curves, title=None, xlabel=None, ylabel=None, ax=None, logx=False, logy=False, colours=None):
     "Lines {name: y or (x, y)} with a legend."
     if ax is None: _, ax = new_figure(9, 2.8)
@@ -570,21 +570,21 @@ def plot_curves(curves, title=None, xlabel=None, ylabel=None, ax=None, logx=Fals
     ax.legend()
     return ax.figure
 
-# %% ../nbs/90_plots.ipynb #2bed1d24
+# %% ../nbs/90_plots.ipynb #313eb282
 def _series(history, name) -> np.ndarray:
     "(N,2) step and value of one name, from the rows that have it and where it is finite."
     rows = [(row.get("step", i), row.get(name)) for i, row in enumerate(history)]
     rows = [(step, value) for step, value in rows if isinstance(value, (int, float)) and math.isfinite(value)]
     return np.array(rows, dtype=float).reshape(-1, 2)
 
-# %% ../nbs/90_plots.ipynb #313eb282
+# %% ../nbs/90_plots.ipynb #7cc2c9a0
 def _running_mean(y, width) -> np.ndarray:
     "Mean over a centred window, shorter at the ends."
     total, at = np.concatenate([[0], np.cumsum(y)]), np.arange(len(y))
     low, high = np.maximum(at - width // 2, 0), np.minimum(at + width // 2 + 1, len(y))
     return (total[high] - total[low]) / (high - low)
 
-# %% ../nbs/90_plots.ipynb #d534905f
+# %% ../nbs/90_plots.ipynb #3e59841b
 def plot_losses(history, keys=None, title=None, logy=False, smooth=0.04):
     """Training curves from a list of rows {"step": int, name: number}; rows may lack names.
 
@@ -612,14 +612,14 @@ def plot_losses(history, keys=None, title=None, logy=False, smooth=0.04):
         if ax.lines: ax.legend()
     return figure
 
-# %% ../nbs/90_plots.ipynb #660123e2
+# %% ../nbs/90_plots.ipynb #8d58260a
 def _envelope(recall, precision):
     "The corners of the non-increasing curve above a precision-recall curve, from recall 0 to a drop at the end."
     if len(recall) == 0: return np.zeros(1), np.zeros(1)
     high = np.maximum.accumulate(precision[::-1])[::-1]
     return np.concatenate([[0], recall, recall[-1:]]), np.concatenate([high[:1], high, [0]])
 
-# %% ../nbs/90_plots.ipynb #8d58260a
+# %% ../nbs/90_plots.ipynb #b6d0f8c5
 def plot_precision_recall(curves, title=None, aps=None, ax=None):
     """Precision over recall and the area under the envelope, AP.
 
@@ -640,11 +640,11 @@ def plot_precision_recall(curves, title=None, aps=None, ax=None):
     if title: ax.set_title(title)
     return ax.figure
 
-# %% ../nbs/90_plots.ipynb #87113166
+# %% ../nbs/90_plots.ipynb #a8631743
 ERROR_COLOURS = {"correct": PALETTE[2], "localisation": PALETTE[1], "class": PALETTE[4], "duplicate": PALETTE[0],
                  "missed": PALETTE[7], "background": PALETTE[11]}
 
-# %% ../nbs/90_plots.ipynb #a8631743
+# %% ../nbs/90_plots.ipynb #5aea34e5
 def plot_error_breakdown(counts, title=None, ax=None):
     "How detections went wrong: {kind: count} as bars, each with its share of the sum."
     if ax is None: _, ax = new_figure(7, 0.3 * len(counts) + 0.6)
@@ -659,7 +659,7 @@ def plot_error_breakdown(counts, title=None, ax=None):
     if title: ax.set_title(title)
     return ax.figure
 
-# %% ../nbs/90_plots.ipynb #7feaea65
+# %% ../nbs/90_plots.ipynb #d76fa0b3
 def _above_perfect(cost, pred_boxes, pred_probs, boxes, labels) -> dict:
     """The parts (Q,T) of the cost, moved so that a perfect match (probability 1, GIoU 1) costs 0.
 
@@ -675,7 +675,7 @@ def _above_perfect(cost, pred_boxes, pred_probs, boxes, labels) -> dict:
         shifted[name] = part + weight if linear else part - part.min()
     return shifted
 
-# %% ../nbs/90_plots.ipynb #07bea992
+# %% ../nbs/90_plots.ipynb #65fa36f0
 def _row_order(total, pairs, others, max_rows) -> list:
     "Queries in the order of the objects they serve, then those of `others`, then the rest, cheapest first."
     served = [q for q, t in sorted(pairs, key=lambda pair: pair[1])]
@@ -683,7 +683,7 @@ def _row_order(total, pairs, others, max_rows) -> list:
     rest = [q for q in np.argsort(total.min(axis=1), kind="stable").tolist() if q not in served]
     return (served + rest)[:max(max_rows, len(served))]
 
-# %% ../nbs/90_plots.ipynb #5554f5ce
+# %% ../nbs/90_plots.ipynb #e3de7e96
 class _Match:
     "Everything that the three panels of the matching share."
 
@@ -703,7 +703,7 @@ class _Match:
         self.colours = [class_colour(t) for t in range(len(labels))]
         self.rows = _row_order(self.total, self.pairs, self.greedy + ([self.selected] if selected else []), max_rows)
 
-# %% ../nbs/90_plots.ipynb #b959783d
+# %% ../nbs/90_plots.ipynb #f9b47871
 def _matching_scene(ax, image, m):
     "Objects, the queries that answer for them, and the rest; only the selected pair in full when there is one."
     draw_image(ax, image)
@@ -722,14 +722,14 @@ def _matching_scene(ax, image, m):
     faint = [offset + q for q in range(len(m.pred_boxes)) if q not in m.owner]
     place_labels(ax, labels, np.concatenate([m.boxes, m.pred_boxes]), 6.8, faint)
 
-# %% ../nbs/90_plots.ipynb #ce0ef54d
+# %% ../nbs/90_plots.ipynb #cbf7cefa
 def _outline(ax, m, q, t, width, colour=None, style="-", halo=1.8):
     "Frame the cell of one pair in the colour of its object."
     effects = [withStroke(linewidth=width + halo, foreground="white")]
     ax.add_patch(Rectangle((t - 0.46, m.rows.index(q) - 0.44), 0.92, 0.88, fill=False, edgecolor=colour or m.colours[t],
                            linewidth=width, linestyle=style, path_effects=effects, zorder=5, clip_on=False))
 
-# %% ../nbs/90_plots.ipynb #cbf7cefa
+# %% ../nbs/90_plots.ipynb #68852e94
 def _matching_heads(ax, m):
     "Names of the columns (letter and class) and of the rows (the queries' numbers)."
     tilt = 28 if max(map(len, m.words), default=0) * 5.2 > ax.bbox.width / max(len(m.words), 1) else 0
@@ -743,7 +743,7 @@ def _matching_heads(ax, m):
         ax.text(-0.68, i, f"q{q}", ha="right", va="center", fontsize=7.6, fontweight=weight, color=text_colour(fill),
                 bbox={"boxstyle": "round,pad=0.25", "facecolor": fill, "edgecolor": "none"})
 
-# %% ../nbs/90_plots.ipynb #68852e94
+# %% ../nbs/90_plots.ipynb #216bc80a
 def _matching_matrix(ax, m):
     "The cost of every pair of the listed queries and the objects."
     shown, size = ax.imshow(m.total[m.rows], cmap=COST, aspect="auto"), 7.6 if len(m.boxes) < 8 else 6.4
@@ -758,7 +758,7 @@ def _matching_matrix(ax, m):
     ax.set(xticks=[], yticks=[], xlim=(-0.5, m.total.shape[1] - 0.5), ylim=(len(m.rows) - 0.5, -0.5))
     for spine in ax.spines.values(): spine.set_visible(False)
 
-# %% ../nbs/90_plots.ipynb #7ddcf03d
+# %% ../nbs/90_plots.ipynb #75efffe1
 SHADES = (0.95, 0.6, 0.3)
 
 
@@ -785,7 +785,7 @@ def _matching_bars(ax, m):
     ax.spines["left"].set_color(LINE)
     ax.tick_params(labelsize=7.5, length=3, color=MUTED, labelcolor=MUTED)
 
-# %% ../nbs/90_plots.ipynb #c12532c0
+# %% ../nbs/90_plots.ipynb #a6f468b7
 def _matching_sentence(m) -> str:
     "What the picture shows, in words."
     if m.selected:
@@ -802,7 +802,7 @@ def _matching_sentence(m) -> str:
     more = amount(m.greedy) - amount(m.pairs)
     return f"{text}  Greedy: {amount(m.greedy):.2f}, {more:.2f} more: it gives {gives} (dashed cells)."
 
-# %% ../nbs/90_plots.ipynb #a6f468b7
+# %% ../nbs/90_plots.ipynb #18da10df
 def plot_matching(image, pred_boxes, pred_probs, boxes, labels, cost, pairs, classes=None, greedy_pairs=None,
                   selected=None, title=None, max_rows=14):
     """Which query answers for which object, and why: the scene, the cost of every pair, and what each cost is made of.

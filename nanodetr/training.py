@@ -397,7 +397,7 @@ def live_plots(data, count: int = 4, threshold: float = 0.5):
 
     def show(model, history):
         found = model.detect(images, threshold)
-        figures = plot_losses(history), plot_pred(images, found, targets, classes=data.classes, cols=4)
+        figures = plot_losses(history, logy=True), plot_pred(images, found, targets, classes=data.classes, cols=4)
         pictures = [Image(figure._repr_png_(), format="png") for figure in figures]
         if handles:
             for handle, picture in zip(handles, pictures): handle.update(picture)

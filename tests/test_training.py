@@ -4,9 +4,9 @@ import sys
 
 import torch
 
-from nanodetr.data import Dihedral, ShapesDataset
+from nanodetr.data import ShapesDataset
 from nanodetr.model import DETR, DETRConfig
-from nanodetr.training import TrainConfig, Trainer, accumulate_gradients, fit
+from nanodetr.training import TrainConfig, fit
 
 
 def new_model():

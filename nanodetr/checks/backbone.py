@@ -9,7 +9,6 @@ __all__ = ['batch_norm_case', 'check_frozen_batch_norm', 'count_cells', 'check_f
 # %% ../../nbs/solutions/03_backbone.ipynb #c03df008
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from .core import compare
