@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'TrainingError', 'TrainConfig', 'parameter_groups', 'rate_factor', 'accumulate_gradients', 'epoch_batches',
-           'graceful_interrupt', 'Trainer', 'write_csv', 'mean_loss', 'fit', 'end_of_epoch', 'live_plots']
+           'graceful_interrupt', 'WeightAverage', 'choose_device', 'Trainer', 'capture_state', 'restore_state',
+           'write_csv', 'save_run', 'resume_run', 'mean_loss', 'end_of_epoch', 'fit', 'live_plots']
 
 # %% ../nbs/11_training.ipynb #28c9788c
 import csv
@@ -168,33 +169,59 @@ def graceful_interrupt():
         signal.signal(signal.SIGINT, before)
 
 # %% ../nbs/11_training.ipynb #441e4f3f
-class Trainer:
-    """Model, optimiser, average, step and history of one training; `fit` drives it.
+class WeightAverage:
+    "Exponential moving average of all the weights of a model; with decay 0 there is none, and nothing is averaged."
 
-    Raises TrainingError for a GPU that is not there, a loss that is not finite (naming step and images), settings that changed before a resume.
-    """
+    def __init__(self, model: nn.Module, decay: float):
+        self.decay = decay
+        self.shadow = {name: value.clone() for name, value in model.state_dict().items()} if decay else None
+
+    def update(self, model: nn.Module, step: int) -> None:
+        "After `step` optimiser steps: move towards the model's weights."
+        if self.shadow is None: return
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for mean, now in zip(self.shadow.values(), model.state_dict().values()):
+            mean.lerp_(now, 1 - decay) if mean.is_floating_point() else mean.copy_(now)
+
+    @contextmanager
+    def applied(self, model: nn.Module):
+        "Inside, the model has its averaged weights (if there are any) and is in eval mode."
+        now = {name: value.clone() for name, value in model.state_dict().items()} if self.shadow else None
+        if now: model.load_state_dict(self.shadow)
+        model.eval()
+        try: yield model
+        finally:
+            if now: model.load_state_dict(now)
+            model.train()
+
+# %% ../nbs/11_training.ipynb #164050c7
+def choose_device(name: str) -> torch.device:
+    "auto, cpu or cuda; TrainingError for a GPU that is not there."
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise TrainingError("device cuda asked for, but torch sees no GPU: use device cpu or auto")
+    return torch.device(name)
+
+# %% ../nbs/11_training.ipynb #3fa6eedf
+class Trainer:
+    "Model, optimiser, average, step and history of one training; `fit` drives it. Raises TrainingError when the loss is not finite."
 
     def __init__(self, model: nn.Module, config: TrainConfig, total_steps: int):
-        name = config.device
-        if name == "auto":
-            name = "cuda" if torch.cuda.is_available() else "cpu"
-        if name.startswith("cuda") and not torch.cuda.is_available():
-            raise TrainingError("device cuda asked for, but torch sees no GPU: use device cpu or auto")
-        self.device, self.config, self.total_steps = torch.device(name), config, total_steps
+        self.config, self.device, self.total_steps = config, choose_device(config.device), total_steps
+        self.step, self.seconds, self.history = 0, 0.0, []
         # channels-last is the layout that convolutions like best, on CPUs and GPUs alike
         self.model = model.to(self.device, memory_format=torch.channels_last)
         self.criterion = SetCriterion(model.config.num_classes, no_object_weight=config.no_object_weight).to(self.device)
-        self.optimizer = torch.optim.AdamW(
-            parameter_groups(model, config), weight_decay=config.weight_decay, betas=(0.9, config.beta2),
-            fused=self.device.type in ("cpu", "cuda"))
-        half = torch.bfloat16 if name == "cpu" or torch.cuda.is_bf16_supported() else torch.float16
-        self.autocast = (lambda: torch.autocast(self.device.type, half)) if config.amp else nullcontext
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.amp and half == torch.float16)
-        self.average = {k: v.clone() for k, v in model.state_dict().items()} if config.ema else None
-        self.step, self.seconds, self.history = 0, 0.0, []
+        self.optimizer = torch.optim.AdamW(parameter_groups(model, config), weight_decay=config.weight_decay,
+                                           betas=(0.9, config.beta2), fused=self.device.type in ("cpu", "cuda"))
+        self.average = WeightAverage(model, config.ema)
+        self.half = torch.bfloat16 if self.device.type == "cpu" or torch.cuda.is_bf16_supported() else torch.float16
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.amp and self.half == torch.float16)
 
     def forward(self, images: Tensor, mask: Tensor):
-        with self.autocast():
+        "The model's output, in half precision where that is asked for and safe."
+        with torch.autocast(self.device.type, self.half) if self.config.amp else nullcontext():
             return self.model(images.contiguous(memory_format=torch.channels_last), mask)
 
     def train_step(self, micro_batches: list) -> dict:
@@ -205,8 +232,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
         self.optimizer.zero_grad(set_to_none=True)
-        ids = [target.get("image_id") for _, _, part in micro_batches for target in part]
-        where = f"step {self.step + 1}, images {ids}"
+        where = f"step {self.step + 1}, images {[t.get('image_id') for _, _, part in micro_batches for t in part]}"
         try:
             losses = accumulate_gradients(self.model, self.criterion, micro_batches, self.forward, self.scaler.scale)
         except MatchingError as error:
@@ -218,75 +244,36 @@ class Trainer:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.step += 1
-        self.update_average()
+        self.average.update(self.model, self.step)
         return {name: value.item() for name, value in losses.items()} | {"grad_norm": norm.item(), "lr": self.config.lr * factor}
 
-    def update_average(self) -> None:
-        "Move the running average of the weights a little towards the weights; a young average moves faster."
-        if self.average is None:
-            return
-        keep = min(self.config.ema, (1 + self.step) / (10 + self.step))
-        for mean, now in zip(self.average.values(), self.model.state_dict().values()):
-            mean.lerp_(now, 1 - keep) if mean.is_floating_point() else mean.copy_(now)
+# %% ../nbs/11_training.ipynb #b43cb261
+def capture_state(trainer: Trainer) -> dict:
+    "All that the next step depends on, in tensors and plain Python, so that `torch.load(weights_only=True)` reads it."
+    return {
+        "model": trainer.model.state_dict(), "optimizer": trainer.optimizer.state_dict(), "scaler": trainer.scaler.state_dict(),
+        "average": trainer.average.shadow, "step": trainer.step, "seconds": trainer.seconds, "history": trainer.history,
+        "rng": torch.get_rng_state(), "config": asdict(trainer.config),
+        "cuda_rng": torch.cuda.get_rng_state_all() if trainer.device.type == "cuda" else [],
+    }
 
-    @contextmanager
-    def averaged(self):
-        "Inside, the model has its averaged weights (when there is an average) and is in eval mode."
-        now = None if self.average is None else {k: v.clone() for k, v in self.model.state_dict().items()}
-        if now:
-            self.model.load_state_dict(self.average)
-        self.model.eval()
-        try:
-            yield self.model
-        finally:
-            if now:
-                self.model.load_state_dict(now)
-            self.model.train()
+# %% ../nbs/11_training.ipynb #ebd22a7d
+def restore_state(trainer: Trainer, state: dict) -> None:
+    "The inverse of `capture_state`; TrainingError, naming the setting, when the configuration has changed since."
+    for name, value in asdict(trainer.config).items():
+        if name not in ("device", "workers") and state["config"].get(name) != value:
+            raise TrainingError(f"cannot resume: {name} was {state['config'].get(name)} and is now {value}; "
+                                "use the same settings, or start again in another folder")
+    trainer.model.load_state_dict(state["model"])
+    trainer.optimizer.load_state_dict(state["optimizer"])
+    trainer.scaler.load_state_dict(state["scaler"])
+    trainer.average.shadow = state["average"]
+    trainer.step, trainer.seconds, trainer.history = state["step"], state["seconds"], state["history"]
+    torch.set_rng_state(state["rng"].cpu())
+    if trainer.device.type == "cuda" and state["cuda_rng"]:
+        torch.cuda.set_rng_state_all([rng.cpu() for rng in state["cuda_rng"]])
 
-    def state_dict(self) -> dict:
-        "All that the next step depends on, in tensors and plain Python, readable with `weights_only=True`."
-        return {
-            "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(),
-            "average": self.average, "step": self.step, "seconds": self.seconds, "history": self.history,
-            "rng": torch.get_rng_state(), "config": asdict(self.config),
-            "cuda_rng": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
-        }
-
-    def load_state_dict(self, state: dict) -> None:
-        for name, value in asdict(self.config).items():
-            if name not in ("device", "workers") and state["config"].get(name) != value:
-                raise TrainingError(f"cannot resume: {name} was {state['config'].get(name)} and is now {value}; "
-                                    "use the same settings, or start again in another folder")
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
-        for name in ("average", "step", "seconds", "history"):
-            setattr(self, name, state[name])
-        torch.set_rng_state(state["rng"].cpu())
-        if self.device.type == "cuda" and state["cuda_rng"]:
-            torch.cuda.set_rng_state_all([rng.cpu() for rng in state["cuda_rng"]])
-
-    def save(self, out: Path) -> None:
-        "Into the folder `out`: weights for use (the average, if there is one), the state to resume from, the log."
-        with self.averaged() as model:
-            model.save_pretrained(out)
-        state = io.BytesIO()  # a full disk then fails as the OSError it is, not inside torch's zip writer
-        torch.save(self.state_dict(), state)
-        write_atomically(out / "checkpoint.pt", lambda path: path.write_bytes(state.getvalue()))
-        write_atomically(out / "log.csv", lambda path: write_csv(self.history, path))
-
-    def resume(self, out: Path) -> None:
-        "Go on from the state that `save` left in the folder `out`."
-        path = Path(out) / "checkpoint.pt"
-        if not path.exists():
-            raise TrainingError(f"nothing to resume: {path} does not exist; train there first, without resume")
-        try:
-            state = torch.load(path, map_location=self.device, weights_only=True)
-        except Exception as error:  # torch raises half a dozen types for a file that is no checkpoint
-            raise TrainingError(f"{path} cannot be read as a checkpoint ({type(error).__name__}): start again without resume") from error
-        self.load_state_dict(state)
-
-# %% ../nbs/11_training.ipynb #41452132
+# %% ../nbs/11_training.ipynb #bc34e65a
 def write_csv(rows: list, path: Path) -> None:
     "Rows (dicts, keys may differ) as CSV, one column a key in order of appearance."
     columns = list(dict.fromkeys(key for row in rows for key in row))
@@ -295,7 +282,29 @@ def write_csv(rows: list, path: Path) -> None:
         writer.writeheader()
         writer.writerows(rows)
 
-# %% ../nbs/11_training.ipynb #a75faa3f
+# %% ../nbs/11_training.ipynb #7b0ddba3
+def save_run(trainer: Trainer, out: Path) -> None:
+    "Into the folder `out`: model.safetensors and config.json (the average, if there is one), checkpoint.pt, log.csv."
+    with trainer.average.applied(trainer.model) as model:
+        model.save_pretrained(out)
+    state = io.BytesIO()  # a full disk then fails as the OSError it is, not inside torch's zip writer
+    torch.save(capture_state(trainer), state)
+    write_atomically(out / "checkpoint.pt", lambda path: path.write_bytes(state.getvalue()))
+    write_atomically(out / "log.csv", lambda path: write_csv(trainer.history, path))
+
+# %% ../nbs/11_training.ipynb #61c4ee83
+def resume_run(trainer: Trainer, out: Path) -> None:
+    "Go on from the state that `save_run` left in the folder `out`; TrainingError when there is none, or a broken one."
+    path = Path(out or ".") / "checkpoint.pt"
+    if not path.exists():
+        raise TrainingError(f"nothing to resume: {path} does not exist; train there first, without resume")
+    try:
+        state = torch.load(path, map_location=trainer.device, weights_only=True)
+    except Exception as error:  # torch raises half a dozen types for a file that is no checkpoint
+        raise TrainingError(f"{path} cannot be read as a checkpoint ({type(error).__name__}): start again without resume") from error
+    restore_state(trainer, state)
+
+# %% ../nbs/11_training.ipynb #f84f5c25
 @torch.no_grad()
 def mean_loss(model: nn.Module, criterion: SetCriterion, data, batch_size: int) -> float:
     "Mean total loss of `model` (in eval mode) over a data set, weighted by images."
@@ -306,7 +315,20 @@ def mean_loss(model: nn.Module, criterion: SetCriterion, data, batch_size: int) 
     model.train(was_training)
     return total / len(data)
 
-# %% ../nbs/11_training.ipynb #7695c315
+# %% ../nbs/11_training.ipynb #7f0e36e2
+def end_of_epoch(trainer: Trainer, epoch: int, val_data, evaluate, evaluate_every: int, on_epoch) -> None:
+    "Validation loss and scores into the last row of the history, then the caller's `on_epoch`."
+    with trainer.average.applied(trainer.model) as model:
+        if epoch % evaluate_every == 0 or epoch == trainer.config.epochs:
+            row = trainer.history[-1]
+            if val_data is not None:
+                row["val_loss"] = mean_loss(model, trainer.criterion, val_data, trainer.config.batch_size)
+            if evaluate:
+                row.update({name: float(value) for name, value in evaluate(model).items() if isinstance(value, (int, float))})
+        if on_epoch:
+            on_epoch(model, trainer.history)
+
+# %% ../nbs/11_training.ipynb #91299fc6
 def fit(
     model: nn.Module,
     # data sets of (image, target); the validation set only for its mean loss
@@ -337,7 +359,7 @@ def fit(
     torch.manual_seed(config.seed)
     trainer = Trainer(model, config, steps * config.epochs)
     if resume:
-        trainer.resume(out)
+        resume_run(trainer, out)
     if out:
         out = Path(out)
         out.mkdir(parents=True, exist_ok=True)
@@ -363,29 +385,16 @@ def fit(
             if trainer.step == (epoch + 1) * steps:
                 end_of_epoch(trainer, epoch + 1, val_data, evaluate, evaluate_every, on_epoch)
             if out:
-                trainer.save(out)
+                save_run(trainer, out)
     bar.close()
     if trainer.step < trainer.total_steps:
         raise KeyboardInterrupt(f"stopped at step {trainer.step} of {trainer.total_steps}")
-    if trainer.average is not None:  # what was evaluated is what stays
-        model.load_state_dict(trainer.average)
+    if trainer.average.shadow:  # what was evaluated is what stays
+        model.load_state_dict(trainer.average.shadow)
     model.eval()
     return trainer.history
 
-# %% ../nbs/11_training.ipynb #53f21e69
-def end_of_epoch(trainer: Trainer, epoch: int, val_data, evaluate, evaluate_every: int, on_epoch) -> None:
-    "Validation loss and scores into the last row of the history, then the caller's `on_epoch`."
-    with trainer.averaged() as model:
-        if epoch % evaluate_every == 0 or epoch == trainer.config.epochs:
-            row = trainer.history[-1]
-            if val_data is not None:
-                row["val_loss"] = mean_loss(model, trainer.criterion, val_data, trainer.config.batch_size)
-            if evaluate:
-                row.update({name: float(value) for name, value in evaluate(model).items() if isinstance(value, (int, float))})
-        if on_epoch:
-            on_epoch(model, trainer.history)
-
-# %% ../nbs/11_training.ipynb #4ba53087
+# %% ../nbs/11_training.ipynb #5bacc958
 def live_plots(data, count: int = 4, threshold: float = 0.5):
     "An `on_epoch` for notebooks: the loss curve and the detections on the first `count` images of `data`, redrawn in place."
     from IPython.display import Image, display
