@@ -295,8 +295,8 @@ def report(scores: dict, args) -> int:
     for name, value in scores.items():
         if isinstance(value, (int, float)):
             print(f"{name:6s} {value:.4f}" if value >= 0 else f"{name:6s} -")
-    for name, value in (scores.get("per_class") or {}).items():
-        print(f"  {name}: " + ", ".join(f"{key} {number:.3f}" for key, number in (value.items() if isinstance(value, dict) else [("AP", value)])))
+    for name, value in scores["per_class"].items():
+        print(f"  {name}: " + ", ".join(f"{key} {number}" if isinstance(number, int) else f"{key} {number:.3f}" for key, number in value.items()))
     return 0
 
 # %% ../nbs/92_cli.ipynb #8fa5715d

@@ -740,8 +740,8 @@ class CocoDataset(PhotoDataset):
 class Augment:
     """A chain of torchvision v2 transforms as a function of (image (3,H,W), target).
 
-    Boxes follow the image; those left without area are dropped with their label, area, iscrowd and difficult. The new
-    boxes are fractions of the new image, whose (H, W) goes to target["size"]. `area` and `orig_size` stay those of the
+    Boxes follow the image; those left without area (a side of 0.01 pixels or less) are dropped with their label, area,
+    iscrowd and difficult. The new boxes are fractions of the new image, whose (H, W) goes to target["size"]. `area` and `orig_size` stay those of the
     original. Random numbers are torch's.
     """
 
@@ -755,7 +755,7 @@ class Augment:
         h, w = image.shape[-2:]
         limits = torch.tensor([w, h, w, h], dtype=torch.float32)
         corners = torch.minimum(corners.as_subclass(Tensor).clamp(min=0), limits)
-        keep = (corners[:, 2:] > corners[:, :2]).all(dim=1)
+        keep = (corners[:, 2:] - corners[:, :2] > 0.01).all(dim=1)  # a cut along an edge leaves a rounding error, no object
         target = {**target, "boxes": xyxy_to_cxcywh(corners) / limits, "size": torch.tensor([h, w])}
         return image.as_subclass(Tensor), drop_objects(target, keep)
 

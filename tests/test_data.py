@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
 
 from nanodetr.boxes import cxcywh_to_xyxy, pairwise_iou, xyxy_to_cxcywh
 from nanodetr.data import (LEVELS, SPLITS, VOC_CLASSES, Augment, CocoDataset, DataError, Dihedral, RandomSizeCrop, ShapesDataset,
@@ -223,6 +224,17 @@ def test_crops_keep_everything_aligned(scene, seed):
     for label in range(len(target["labels"])): assert (label in left) == (found(out, label) is not None)
     for box, label in zip(cxcywh_to_xyxy(moved["boxes"]) * torch.tensor([w, h, w, h]), left):
         assert torch.allclose(box, found(out, label), atol=1e-3)
+
+
+def test_a_cut_along_an_edge_leaves_no_sliver():
+    "Box edges are fractions, so that a cut at a box's last row leaves 1e-6 pixels of it: not an object."
+    for height in (38, 61, 375):
+        rows = torch.arange(height - 1.0)
+        boxes = torch.stack([torch.full_like(rows, 0.5), (rows + 0.5) / height, torch.full_like(rows, 0.2), torch.full_like(rows, 1 / height)], dim=1)
+        for k in range(0, height - 1, 7):
+            target = {"labels": torch.arange(height - 1), "boxes": boxes}
+            cut = Augment(lambda image, corners: (F.crop(image, k, 0, height - k, 20), F.crop(corners, k, 0, height - k, 20)))
+            assert cut(torch.rand(3, height, 20), target)[1]["labels"].tolist() == list(range(k, height - 1))
 
 
 @given(scenes(), st.integers(0, 10**6), st.sampled_from([light_augment(40), light_augment(48, 48), light_augment(40, train=False)]))
