@@ -23,7 +23,7 @@ setup(
     python_requires=">=" + settings["min_python"],
     packages=find_packages(include=["nanodetr", "nanodetr.*"]),
     install_requires=settings["requirements"].split(),
-    extras_require={"dev": settings["dev_requirements"].split()},
+    extras_require={name: settings[f"{name}_requirements"].split() for name in ("dev", "hub")},
     entry_points={"console_scripts": settings["console_scripts"].split()},
     zip_safe=False,
     classifiers=[

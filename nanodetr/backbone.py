@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PARTS', 'RESNETS', 'downsample_mask', 'conv_stage', 'headless', 'real_sizes', 'run_unpadded', 'BackboneError',
-           'ConvBackbone', 'freeze_batch_norm', 'build_resnet', 'read_weights', 'load_weights', 'set_trainable',
-           'ResNetBackbone']
+           'ConvBackbone', 'freeze_batch_norm', 'move_strides', 'build_resnet', 'read_weights', 'load_weights',
+           'set_trainable', 'ResNetBackbone']
 
 # %% ../nbs/03_backbone.ipynb #1d73d50c
 import copy
@@ -114,21 +114,41 @@ def freeze_batch_norm(module: nn.Module) -> nn.Module:
 # %% ../nbs/03_backbone.ipynb #3f485ecb
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
 
-# %% ../nbs/03_backbone.ipynb #3b4befc6
-def build_resnet(name: str, weights=None, dilation: bool = False) -> ResNet:
-    "torchvision's ResNet `name`; weights \"imagenet\" downloads, all else starts random; dilation: stride 16 (DC5)."
+# %% ../nbs/03_backbone.ipynb #b8aecfe0
+def move_strides(resnet: ResNet) -> ResNet:
+    """Turn torchvision's ResNet (version 1.5) into version 1, in place: stages step in the first 1x1, not in the 3x3.
+
+    In a dilated stage the 3x3 then belongs wholly to the coarser grid, so that its taps too go as far apart as later ones.
+    """
+    for stage in (resnet.layer2, resnet.layer3, resnet.layer4):
+        first, later = stage[0], stage[-1]
+        if not hasattr(first, "conv3"): continue                      # a basic block: it steps in its first convolution
+        first.conv1.stride, first.conv2.stride = first.conv2.stride, first.conv1.stride
+        first.conv2.dilation, first.conv2.padding = later.conv2.dilation, later.conv2.padding
+    return resnet
+
+# %% ../nbs/03_backbone.ipynb #e044c212
+def build_resnet(name: str, weights=None, dilation: bool = False, stride_first: bool = False) -> ResNet:
+    """torchvision's ResNet `name`; weights "imagenet" downloads, all else starts random; dilation: stride 16 (DC5).
+
+    stride_first: version 1 (Caffe, Keras), see `move_strides`.
+    """
     if name not in RESNETS:
         raise BackboneError(f"unknown backbone {name!r}: choose one of {', '.join(RESNETS)}, or pass resnet=")
     if dilation and name in ("resnet18", "resnet34"):
         raise BackboneError(f"{name} has no dilated form (its basic blocks cannot dilate): use resnet50 or resnet101")
+    if weights == "imagenet" and stride_first:
+        raise BackboneError("torchvision's ImageNet weights are of version 1.5: leave out stride_first, or pass "
+                            "weights=PATH of version-1 weights")
     pretrained = "IMAGENET1K_V1" if weights == "imagenet" else None
     stages = [False, False, dilation]
-    try: return torchvision.models.get_model(name, weights=pretrained, replace_stride_with_dilation=stages)
+    try: resnet = torchvision.models.get_model(name, weights=pretrained, replace_stride_with_dilation=stages)
     except OSError as error:
         raise BackboneError(f"the ImageNet weights of {name} could not be downloaded ({error}): "
                             "pass weights=PATH of a local file") from error
+    return move_strides(resnet) if stride_first else resnet
 
-# %% ../nbs/03_backbone.ipynb #57ceaea7
+# %% ../nbs/03_backbone.ipynb #aeec3150
 def read_weights(path) -> dict:
     "Names to tensors from a .safetensors or .pth file, without running any code in it."
     path = Path(path)
@@ -142,7 +162,7 @@ def read_weights(path) -> dict:
         kind = type(error).__name__
         raise BackboneError(f"{path} holds no readable weights ({kind}): save resnet.state_dict() there") from error
 
-# %% ../nbs/03_backbone.ipynb #57f3bb9a
+# %% ../nbs/03_backbone.ipynb #8ba94c18
 def load_weights(body: nn.Module, path) -> None:
     "Fill a headless ResNet with torchvision weights from a file; when they do not fit, raises and changes nothing."
     state = {name: tensor for name, tensor in read_weights(path).items()
@@ -154,7 +174,7 @@ def load_weights(body: nn.Module, path) -> None:
                             f"shape, first {wrong[0]!r}; pass torchvision's state dict of a ResNet of the same depth")
     body.load_state_dict(state)
 
-# %% ../nbs/03_backbone.ipynb #1e5df236
+# %% ../nbs/03_backbone.ipynb #6a6a1f1c
 def set_trainable(body: nn.Module, stages: int) -> None:
     "Train the last `stages` of the five stages of a headless ResNet; 3 is the official choice, layer2 to layer4."
     if stages not in range(6):
@@ -162,23 +182,25 @@ def set_trainable(body: nn.Module, stages: int) -> None:
     trained = ("layer4", "layer3", "layer2", "layer1", "conv1")[:stages]
     for name, parameter in body.named_parameters(): parameter.requires_grad_(name.split(".")[0] in trained)
 
-# %% ../nbs/03_backbone.ipynb #b2404ad4
+# %% ../nbs/03_backbone.ipynb #235625b5
 class ResNetBackbone(nn.Module):
     """torchvision's ResNet without its classifier, batch norm frozen; state-dict keys: `body.` + torchvision's names.
 
     name: resnet18, resnet34, resnet50, resnet101; weights: None (random), "imagenet" (downloads) or the path of a file;
     trainable_stages: 0..5, counted from the end; dilation: stride 16 instead of 32 (DC5);
-    resnet: a torchvision ResNet to copy, in place of name, weights and dilation;
-    seal_padding: run every picture as if alone; False runs the padded batch as one, as the official code does.
+    resnet: a torchvision ResNet to copy, in place of name, weights, dilation and stride_first;
+    seal_padding: run every picture as if alone; False runs the padded batch as one, as the official code does;
+    stride_first: the weights are of version 1 (Caffe, Keras), as in `move_strides`; nothing in a file tells.
     Raises BackboneError. Paper: section 3.2, A.4.
     """
 
     def __init__(self, name: str = "resnet50", weights=None, trainable_stages: int = 3, dilation: bool = False,
-                 resnet: ResNet = None, seal_padding: bool = True):
+                 resnet: ResNet = None, seal_padding: bool = True, stride_first: bool = False):
         super().__init__()
-        if resnet is None: resnet = build_resnet(name, weights, dilation)
-        elif weights is not None or dilation:
-            raise BackboneError("resnet= brings its own weights and strides: leave out weights= and dilation=")
+        if resnet is None: resnet = build_resnet(name, weights, dilation, stride_first)
+        elif weights is not None or dilation or stride_first:
+            raise BackboneError("resnet= brings its own weights and strides: leave out weights=, dilation= and "
+                                "stride_first=")
         elif not isinstance(resnet, ResNet):
             raise BackboneError(f"resnet is a {type(resnet).__name__}: pass a torchvision.models.ResNet")
         else: resnet = copy.deepcopy(resnet)

@@ -8,8 +8,8 @@ __all__ = ['SHAPES', 'LEVELS', 'SPLITS', 'SLACK', 'VOC_CLASSES', 'LAYOUTS', 'Dat
            'box_overlap', 'claim_pixels', 'draw_shapes', 'shapes_target', 'ShapesDataset', 'Dihedral', 'collate',
            'read_image', 'read_xml', 'read_voc', 'box_fault', 'keep_box', 'Photo', 'drop_objects', 'PhotoDataset',
            'image_size', 'voc_folder', 'voc_photo', 'VOCDataset', 'read_coco', 'coco_size', 'coco_box', 'coco_photos',
-           'CocoDataset', 'Augment', 'RandomSizeCrop', 'paper_augment', 'light_augment', 'is_voc', 'is_coco',
-           'open_dataset', 'CheckReport', 'unknown_classes', 'check_dataset']
+           'CocoDataset', 'Augment', 'resized_shape', 'RandomResize', 'RandomSizeCrop', 'paper_augment',
+           'light_augment', 'is_voc', 'is_coco', 'open_dataset', 'CheckReport', 'unknown_classes', 'check_dataset']
 
 # %% ../nbs/02_data.ipynb #607b7541
 import json
@@ -91,7 +91,7 @@ def random_turn(stream: Stream, free: bool) -> tuple:
     c, s = (1 - t * t) / (1 + t * t), 2 * t / (1 + t * t)
     return c * quarter[0] - s * quarter[1], s * quarter[0] + c * quarter[1]
 
-# %% ../nbs/02_data.ipynb #d7bc12de
+# %% ../nbs/02_data.ipynb #81b9d330
 def shape_coverage(kind: str, cx: float, cy: float, a: float, b: float, turn: tuple, size: int, scale: int) -> tuple:
     """Draw one shape into a patch of its own.
 
@@ -115,7 +115,7 @@ def shape_coverage(kind: str, cx: float, cy: float, a: float, b: float, turn: tu
     count = sum(hit.view(np.uint8)[i::scale] for i in range(scale))  # add up the rows of each pixel, then its columns
     return sum(count[:, i::scale] for i in range(scale)), x0, y0, box
 
-# %% ../nbs/02_data.ipynb #2b35e518
+# %% ../nbs/02_data.ipynb #48f5e88d
 LEVELS = {
     # classes, most objects in a picture, size (longer side) and thinnest side as fractions of the picture's side;
     # wild: any background, free turns, textures
@@ -123,7 +123,7 @@ LEVELS = {
     "hard": dict(classes=list(SHAPES), most=6, sizes=(0.14, 0.45), thin=0.12, wild=True),
 }
 
-# %% ../nbs/02_data.ipynb #48f5e88d
+# %% ../nbs/02_data.ipynb #3befa81d
 def gradient_background(stream: Stream, size: int, wild: bool) -> tuple:
     "A smooth (3,size,size) float32 picture and its four corner colours, each [r, g, b]."
     if wild:
@@ -136,7 +136,7 @@ def gradient_background(stream: Stream, size: int, wild: bool) -> tuple:
     top, bottom = a + (b - a) * t, c + (d - c) * t  # (3,1,size): blend along x
     return top + (bottom - top) * t[:, None], corners  # then along y
 
-# %% ../nbs/02_data.ipynb #6b5ede15
+# %% ../nbs/02_data.ipynb #285da384
 def draw_line(stream: Stream, image: np.ndarray, wild: bool) -> None:
     "Draw a random straight line into `image` (3,size,size), in place."
     size = image.shape[-1]
@@ -151,7 +151,7 @@ def draw_line(stream: Stream, image: np.ndarray, wild: bool) -> None:
     alpha = (0.5 - outside).clip(0, 0.6 if wild else 0.9)
     image += alpha * (np.array(colour, np.float32)[:, None, None] - image)
 
-# %% ../nbs/02_data.ipynb #0c8695ca
+# %% ../nbs/02_data.ipynb #6f2bacaf
 def pick_colour(stream: Stream, others: list, wild: bool) -> list:
     "A colour [r, g, b] at least 0.45 away from all `others`: the first of 24 draws that is, else the best of them."
     best, far = None, -1.0
@@ -167,13 +167,13 @@ def pick_colour(stream: Stream, others: list, wild: bool) -> list:
         if far >= 0.45: break
     return best
 
-# %% ../nbs/02_data.ipynb #95ab0e1c
+# %% ../nbs/02_data.ipynb #faee4d7a
 def _wave(t: np.ndarray, period: float) -> np.ndarray:
     "A square wave in 0..1 with edges one pixel soft; t in pixels."
     t = t / period
     return ((abs(t - np.floor(t) - 0.5) - 0.25) * (2 * period) + 0.5).clip(0, 1)
 
-# %% ../nbs/02_data.ipynb #faee4d7a
+# %% ../nbs/02_data.ipynb #2752cd21
 def object_colours(stream: Stream, colours: tuple, h: int, w: int, unit: float, wild: bool) -> np.ndarray:
     "(3,h,w) float32 colours of an object: softly shaded; striped or chequered in two colours if `wild` and big enough."
     x, y = np.arange(w, dtype=np.float32)[None, :], np.arange(h, dtype=np.float32)[:, None]
@@ -186,7 +186,7 @@ def object_colours(stream: Stream, colours: tuple, h: int, w: int, unit: float, 
     if pattern == 3: mix = abs(mix - _wave(c * y - s * x, period))
     return (first + (second - first) * mix) * shade
 
-# %% ../nbs/02_data.ipynb #582cc61f
+# %% ../nbs/02_data.ipynb #929dbeb1
 def propose_object(stream: Stream, size: int, rules: dict) -> SimpleNamespace:
     "A random object that fits into the picture: kind, label, centre (cx, cy), half sizes (a, b), turn, xyxy `frame`."
     label = stream.integer(0, len(rules["classes"]) - 1)
@@ -200,14 +200,14 @@ def propose_object(stream: Stream, size: int, rules: dict) -> SimpleNamespace:
     return SimpleNamespace(kind=rules["classes"][label], label=label, cx=cx, cy=cy, a=a, b=b, turn=(c, s),
                            frame=(cx - ex, cy - ey, cx + ex, cy + ey))
 
-# %% ../nbs/02_data.ipynb #fa165eea
+# %% ../nbs/02_data.ipynb #2902372f
 def box_overlap(a: tuple, b: tuple) -> float:
     "How much of the smaller of two xyxy boxes the other covers, 0..1."
     w, h = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
     if w <= 0 or h <= 0: return 0.0
     return w * h / min((a[2] - a[0]) * (a[3] - a[1]), (b[2] - b[0]) * (b[3] - b[1]))
 
-# %% ../nbs/02_data.ipynb #2902372f
+# %% ../nbs/02_data.ipynb #c5c1fbe6
 def claim_pixels(owner: np.ndarray, solid: np.ndarray, near: list, number: int) -> bool:
     """Put object `number` on top where `solid`, unless an object of `near` would keep less than 2/3 of its pixels.
 
@@ -219,7 +219,7 @@ def claim_pixels(owner: np.ndarray, solid: np.ndarray, near: list, number: int) 
     owner[solid] = number
     return True
 
-# %% ../nbs/02_data.ipynb #7119ebad
+# %% ../nbs/02_data.ipynb #9ae2788a
 def draw_shapes(stream: Stream, size: int, level: str) -> tuple:
     """One picture: image (3,size,size) uint8, list of labels, list of tight xyxy boxes in pixels.
 
@@ -250,7 +250,7 @@ def draw_shapes(stream: Stream, size: int, level: str) -> tuple:
     image += stream.uniform(0.02, 0.1) * stream.noise(image.size).reshape(image.shape)
     return (image.clip(0, 1) * 255 + 0.5).astype(np.uint8), [t.label for t in things], [t.box for t in things]
 
-# %% ../nbs/02_data.ipynb #d6ee3c07
+# %% ../nbs/02_data.ipynb #148b0d99
 def shapes_target(labels: list, boxes: list, size: int, i: int) -> dict:
     "The target of a drawn picture, from its labels and xyxy pixel boxes."
     xyxy = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
@@ -259,15 +259,15 @@ def shapes_target(labels: list, boxes: list, size: int, i: int) -> dict:
             "orig_size": torch.tensor([size, size]), "area": sides[:, 0] * sides[:, 1],
             "iscrowd": torch.zeros(len(labels), dtype=torch.int64)}
 
-# %% ../nbs/02_data.ipynb #61e2423f
+# %% ../nbs/02_data.ipynb #b3bebca6
 SPLITS = {"train": 6000, "val": 500, "test": 500}
 
-# %% ../nbs/02_data.ipynb #148b0d99
+# %% ../nbs/02_data.ipynb #4b1fd848
 def _copy(target: dict) -> dict:
     "A target whose tensors may be changed freely."
     return {name: value.clone() if isinstance(value, Tensor) else value for name, value in target.items()}
 
-# %% ../nbs/02_data.ipynb #a2be119a
+# %% ../nbs/02_data.ipynb #512a9f98
 class ShapesDataset(Dataset):
     """A detection set drawn from a seed: picture i depends on (seed, split, level, size, i) alone, on every machine.
 
@@ -315,9 +315,13 @@ class ShapesDataset(Dataset):
         _, target, boxes = self._draw(i)
         return {**_copy(target), "boxes": boxes.clone()}
 
+    def sizes(self) -> list:
+        "(height, width) of every picture; nothing is drawn."
+        return [(self.size, self.size)] * self.n
+
     def name(self, i: int) -> str: return f"shapes-{self.level}-{self.split}-{i:05d}"
 
-# %% ../nbs/02_data.ipynb #a867f672
+# %% ../nbs/02_data.ipynb #99c63e17
 class Dihedral:
     "A transform: one of the 8 mirrorings and quarter turns of image (3,H,W) and cxcywh boxes, by torch's generator."
 
@@ -328,7 +332,7 @@ class Dihedral:
         if k & 4: image, boxes = image.transpose(-1, -2), boxes[:, [1, 0, 3, 2]]
         return image, {**target, "boxes": boxes}
 
-# %% ../nbs/02_data.ipynb #68fa1531
+# %% ../nbs/02_data.ipynb #785e391b
 def collate(batch: list) -> tuple:
     """[(image (3,H,W), target), ...] to images (B,3,H,W), mask (B,H,W) bool and the list of targets.
 
@@ -339,25 +343,25 @@ def collate(batch: list) -> tuple:
     h, w = max(image.shape[-2] for image in images), max(image.shape[-1] for image in images)
     if all(image.shape[-2:] == (h, w) for image in images):  # the usual case for shapes: no padding
         return torch.stack(images), torch.zeros(len(images), h, w, dtype=torch.bool), list(targets)
-    padded, mask = images[0].new_zeros(len(images), 3, h, w), torch.ones(len(images), h, w, dtype=torch.bool)
+    padded, mask = images[0].new_zeros(len(images), len(images[0]), h, w), torch.ones(len(images), h, w, dtype=torch.bool)
     for i, image in enumerate(images):
         padded[i, :, :image.shape[-2], :image.shape[-1]] = image
         mask[i, :image.shape[-2], :image.shape[-1]] = False
     return padded, mask, list(targets)
 
-# %% ../nbs/02_data.ipynb #7e41ddda
+# %% ../nbs/02_data.ipynb #9f858bd0
 def _fail(path, what: str, remedy: str):
     "Raise a DataError of one line: the file, what is wrong, the remedy. Its .what is the middle part."
     error = DataError(f"{path}: {what}; {remedy}")
     error.what = what
     raise error from None
 
-# %% ../nbs/02_data.ipynb #246faac7
+# %% ../nbs/02_data.ipynb #9e3cdca0
 def _one_line(reason) -> str:
     "Someone else's message (or any value) without line breaks, at most 100 characters."
     return " ".join(str(reason).split())[:100] or type(reason).__name__
 
-# %% ../nbs/02_data.ipynb #9f858bd0
+# %% ../nbs/02_data.ipynb #75de886b
 def _to_rgb(picture: Image.Image) -> Image.Image:
     "Any PIL image as RGB: transparent parts on white, 16-bit grey brought to 8 bits."
     if picture.mode.startswith("I"):
@@ -367,7 +371,7 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
     return picture.convert("RGB")
 
-# %% ../nbs/02_data.ipynb #9e3cdca0
+# %% ../nbs/02_data.ipynb #74fcd25d
 def read_image(path: str | Path, size: tuple = None) -> Tensor:
     """A picture file as (3,H,W) float32 RGB in 0..1.
 
@@ -385,14 +389,14 @@ def read_image(path: str | Path, size: tuple = None) -> Tensor:
         _fail(path, f"cannot be read as a picture ({_one_line(error)})", "fetch it again, or take it out of the set")
     return torch.from_numpy(pixels).permute(2, 0, 1).float().div_(255)
 
-# %% ../nbs/02_data.ipynb #a515c62c
+# %% ../nbs/02_data.ipynb #bf6ca894
 def _read_bytes(path: Path) -> bytes:
     "A file's bytes, or a DataError that names it."
     try: return Path(path).read_bytes()
     except FileNotFoundError: _fail(path, "no such file", "restore it, or take it out of the split")
     except OSError as error: _fail(path, f"cannot be read ({error.strerror})", "check the file and its rights")
 
-# %% ../nbs/02_data.ipynb #52011aac
+# %% ../nbs/02_data.ipynb #e2e52614
 def read_xml(path: str | Path) -> ElementTree.Element:
     """The root of an XML file.
 
@@ -409,7 +413,7 @@ def read_xml(path: str | Path) -> ElementTree.Element:
     except (expat.ExpatError, ElementTree.ParseError, ValueError, LookupError, RecursionError) as error:
         _fail(path, f"broken XML ({_one_line(error)})", "mend the file, or take it out of the split")
 
-# %% ../nbs/02_data.ipynb #bf6ca894
+# %% ../nbs/02_data.ipynb #8d7c7771
 def _voc_number(node: ElementTree.Element, tag: str, path: Path) -> float:
     "The number in a child tag, or a DataError."
     text = node.findtext(tag)
@@ -418,14 +422,14 @@ def _voc_number(node: ElementTree.Element, tag: str, path: Path) -> float:
         found = "missing" if text is None else repr(_one_line(text))
         _fail(path, f"an object's <{tag}> is {found}, not a number", "mend the file")
 
-# %% ../nbs/02_data.ipynb #e2e52614
+# %% ../nbs/02_data.ipynb #53a111ca
 def _voc_size(root: ElementTree.Element) -> tuple:
     "The stated (height, width), or None where there is none that makes sense."
     try: size = int(float(root.findtext("size/height"))), int(float(root.findtext("size/width")))
     except (TypeError, ValueError, OverflowError): return None
     return size if min(size) > 0 else None
 
-# %% ../nbs/02_data.ipynb #ed70a2a4
+# %% ../nbs/02_data.ipynb #265f47e1
 def read_voc(path: str | Path) -> SimpleNamespace:
     """One VOC annotation as written: size (height, width) or None, and one entry an object in names, boxes
     (xmin, ymin, xmax, ymax) and difficult.
@@ -442,10 +446,10 @@ def read_voc(path: str | Path) -> SimpleNamespace:
         difficult.append((node.findtext("difficult") or "0").strip() == "1")
     return SimpleNamespace(size=_voc_size(root), names=names, boxes=boxes, difficult=difficult)
 
-# %% ../nbs/02_data.ipynb #53a111ca
+# %% ../nbs/02_data.ipynb #87ecdd69
 SLACK = 0.5  # pixels that a coordinate may be outside by mere rounding
 
-# %% ../nbs/02_data.ipynb #d104c3b4
+# %% ../nbs/02_data.ipynb #0738234b
 def box_fault(box: tuple, size: tuple) -> str:
     """What is wrong with an (x0, y0, x1, y1) pixel box in a picture of size (height, width).
 
@@ -460,7 +464,7 @@ def box_fault(box: tuple, size: tuple) -> str:
     if x0 >= width or y0 >= height: return "outside the image"
     return "reaches outside the image" if x1 > width + SLACK or y1 > height + SLACK else ""
 
-# %% ../nbs/02_data.ipynb #27771bd3
+# %% ../nbs/02_data.ipynb #790dec94
 def keep_box(box: tuple, size: tuple, path: Path, dropped: list) -> bool:
     "Is this pixel box usable? Without area: no, and its file is noted in `dropped`. DataError if it makes no sense."
     fault = box_fault(box, size)
@@ -469,19 +473,19 @@ def keep_box(box: tuple, size: tuple, path: Path, dropped: list) -> bool:
     if fault in ("no area", "outside the image"): dropped.append(path)
     return fault in ("", "reaches outside the image")
 
-# %% ../nbs/02_data.ipynb #0738234b
+# %% ../nbs/02_data.ipynb #bef77dca
 def _plain(box: tuple) -> str:
     "A box for people: (3, 2, 6.5, 5)."
     return "(" + ", ".join(f"{value:g}" for value in box) + ")"
 
-# %% ../nbs/02_data.ipynb #9b9248d4
+# %% ../nbs/02_data.ipynb #dd86fcbc
 def _warn_dropped(dropped: list, root: Path) -> None:
     "One warning for all the boxes that were dropped."
     if not dropped: return
     warnings.warn(f"{root}: dropped {len(dropped)} box(es) without area in the picture, the first in "
                   f"{dropped[0].name}; `nanodetr check` lists them", stacklevel=3)
 
-# %% ../nbs/02_data.ipynb #790dec94
+# %% ../nbs/02_data.ipynb #b9bde94d
 @dataclass
 class Photo:
     "What is known of one photograph. boxes: xyxy pixel edges as annotated, not cut; size: (height, width)."
@@ -500,13 +504,13 @@ class Photo:
         self.labels.append(label), self.boxes.append(box), self.area.append(area)
         self.iscrowd.append(iscrowd), self.difficult.append(difficult)
 
-# %% ../nbs/02_data.ipynb #bef77dca
+# %% ../nbs/02_data.ipynb #a039e744
 def drop_objects(target: dict, keep: Tensor) -> dict:
     "The target with only those objects where keep (N,) is True: labels, boxes, area, iscrowd and difficult together."
     per_object = ("labels", "boxes", "area", "iscrowd", "difficult")
     return {name: value[keep] if name in per_object else value for name, value in target.items()}
 
-# %% ../nbs/02_data.ipynb #b9bde94d
+# %% ../nbs/02_data.ipynb #77413563
 class PhotoDataset(Dataset):
     """Photographs with boxes: what VOCDataset and CocoDataset share.
 
@@ -527,6 +531,10 @@ class PhotoDataset(Dataset):
     def name(self, i: int) -> str:
         "Its name without folder and ending."
         return self.photos[i].path.stem
+
+    def sizes(self) -> list:
+        "(height, width) of every picture before augmentation; nothing is decoded."
+        return [tuple(photo.size) for photo in self.photos]
 
     def get_target(self, i: int) -> dict:
         "The truth about picture i for the evaluation, undecoded: boxes xyxy in original pixels, uncut; crowds too."
@@ -549,7 +557,7 @@ class PhotoDataset(Dataset):
         target["boxes"] = xyxy_to_cxcywh(torch.minimum(target["boxes"].clamp(min=0), limits)) / limits
         return (image, target) if self.transforms is None else self.transforms(image, target)
 
-# %% ../nbs/02_data.ipynb #a039e744
+# %% ../nbs/02_data.ipynb #98ff835e
 def image_size(path: Path) -> tuple:
     "(height, width) of a picture file from its header, with its EXIF orientation obeyed. Raises DataError."
     try:
@@ -561,11 +569,11 @@ def image_size(path: Path) -> tuple:
     except Exception as error:
         _fail(path, f"cannot be read as a picture ({_one_line(error)})", "fetch it again, or take it out of the set")
 
-# %% ../nbs/02_data.ipynb #77413563
+# %% ../nbs/02_data.ipynb #769b63ec
 VOC_CLASSES = ["aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
                "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"]
 
-# %% ../nbs/02_data.ipynb #98ff835e
+# %% ../nbs/02_data.ipynb #b6d1bfcb
 def voc_folder(root: str | Path, year: str = "2012") -> Path:
     "The folder that holds Annotations/: root, root/VOC<year> or root/VOCdevkit/VOC<year>. DataError when none does."
     root = Path(root)
@@ -574,12 +582,12 @@ def voc_folder(root: str | Path, year: str = "2012") -> Path:
         if (folder / "Annotations").is_dir(): return folder
     _fail(root, f"no Annotations/ here or in VOCdevkit/VOC{year}/", "give a folder with Annotations/ and JPEGImages/")
 
-# %% ../nbs/02_data.ipynb #2f06c5f4
+# %% ../nbs/02_data.ipynb #5dd13f33
 def _lines(path: Path) -> list:
     "The lines of a text file that are not empty, without the spaces around them."
     return [line.strip() for line in _read_bytes(path).decode("utf-8-sig", "replace").splitlines() if line.strip()]
 
-# %% ../nbs/02_data.ipynb #cd98a382
+# %% ../nbs/02_data.ipynb #8fee9551
 def _split_names(folder: Path, split: str) -> list:
     "The picture names in ImageSets/Main/<split>.txt: the first word of each line. DataError if there are none."
     path = folder / "ImageSets" / "Main" / f"{split}.txt"
@@ -589,14 +597,14 @@ def _split_names(folder: Path, split: str) -> list:
     names = [line.split()[0] for line in _lines(path)]
     return names or _fail(path, "is empty", "write one picture name a line into it")
 
-# %% ../nbs/02_data.ipynb #3da4a6cb
+# %% ../nbs/02_data.ipynb #51a4f84c
 def _image_files(folder: Path) -> dict:
     "The picture files of a folder by name without ending, hidden files left out."
     endings = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
     if not folder.is_dir(): return {}
     return {p.stem: p for p in sorted(folder.iterdir()) if p.suffix.lower() in endings and not p.name.startswith(".")}
 
-# %% ../nbs/02_data.ipynb #edb08928
+# %% ../nbs/02_data.ipynb #f4aa4009
 def _own_classes(folder: Path, read: dict) -> list:
     """The classes of a VOC folder: the lines of classes.txt if it has one, VOC's 20 if they cover all names, else the
     names in order. read: annotations that were read already, by name."""
@@ -605,7 +613,7 @@ def _own_classes(folder: Path, read: dict) -> list:
     names = {name for file in files for name in file.names}
     return list(VOC_CLASSES) if names <= set(VOC_CLASSES) else sorted(names)
 
-# %% ../nbs/02_data.ipynb #8fee9551
+# %% ../nbs/02_data.ipynb #013c8d8a
 def voc_photo(xml: SimpleNamespace, path: Path, picture: Path, i: int, index: dict, dropped: list) -> Photo:
     """One annotation as a Photo, with pixel edges from 0 instead of VOC's numbers from 1.
 
@@ -621,7 +629,7 @@ def voc_photo(xml: SimpleNamespace, path: Path, picture: Path, i: int, index: di
         photo.add(index[name], edges, difficult=difficult)
     return photo
 
-# %% ../nbs/02_data.ipynb #51a4f84c
+# %% ../nbs/02_data.ipynb #8d916a84
 class VOCDataset(PhotoDataset):
     """Photographs in Pascal VOC's layout: JPEGImages/, Annotations/*.xml, ImageSets/Main/<split>.txt, in root,
     root/VOC<year> or root/VOCdevkit/VOC<year>.
@@ -656,7 +664,7 @@ class VOCDataset(PhotoDataset):
         super().__init__(photos, classes, transforms)
         self.root, self.split = folder, split
 
-# %% ../nbs/02_data.ipynb #048446ac
+# %% ../nbs/02_data.ipynb #4e98a395
 def read_coco(path: str | Path) -> dict:
     "A COCO annotations file as its dictionary. DataError when it is missing, broken, or lacks one of its three lists."
     try: data = json.loads(_read_bytes(path))
@@ -668,19 +676,19 @@ def read_coco(path: str | Path) -> dict:
             _fail(path, f"has no list of {key}", "check that this is a COCO annotations file")
     return data
 
-# %% ../nbs/02_data.ipynb #15c63fb3
+# %% ../nbs/02_data.ipynb #cfe14351
 def _whole(row: dict, key: str) -> int:
     "row[key] as an int, or None when it is missing or no number."
     try: return int(row[key])
     except (KeyError, TypeError, ValueError, OverflowError): return None
 
-# %% ../nbs/02_data.ipynb #c83bdfd6
+# %% ../nbs/02_data.ipynb #95545d0e
 def coco_size(row: dict) -> tuple:
     "The (height, width) that a COCO image entry states, or None where that makes no sense."
     size = _whole(row, "height") or 0, _whole(row, "width") or 0
     return size if min(size) > 0 else None
 
-# %% ../nbs/02_data.ipynb #ca728f44
+# %% ../nbs/02_data.ipynb #edb9747a
 def coco_box(row: dict, path: Path) -> tuple:
     "The xyxy pixel box of a COCO annotation. DataError unless its `bbox` is four numbers."
     try:
@@ -690,7 +698,7 @@ def coco_box(row: dict, path: Path) -> tuple:
         found = _one_line(row.get("bbox"))
         _fail(path, f"annotation {row.get('id')}: bbox {found} is not four numbers", "mend the annotation")
 
-# %% ../nbs/02_data.ipynb #4e98a395
+# %% ../nbs/02_data.ipynb #bd66bba8
 def coco_photos(data: dict, images: Path, path: Path) -> dict:
     "{image id: Photo without objects} of a COCO dictionary that was read from `path`. DataError for faulty entries."
     photos = {}
@@ -703,7 +711,7 @@ def coco_photos(data: dict, images: Path, path: Path) -> dict:
         photos[number] = Photo(images / name, number, coco_size(row) or image_size(images / name))
     return photos or _fail(path, "lists no images", "check that this is the right file")
 
-# %% ../nbs/02_data.ipynb #5c78ac90
+# %% ../nbs/02_data.ipynb #045a9184
 class CocoDataset(PhotoDataset):
     """Photographs in COCO's layout: a folder of images and one JSON file of annotations.
 
@@ -736,7 +744,7 @@ class CocoDataset(PhotoDataset):
         super().__init__(list(photos.values()), [names[number] for number in sorted(names)], transforms, crowd)
         self.category_ids, self.root = sorted(names), images
 
-# %% ../nbs/02_data.ipynb #92735a28
+# %% ../nbs/02_data.ipynb #3f4c7a58
 class Augment:
     """A chain of torchvision v2 transforms as a function of (image (3,H,W), target).
 
@@ -759,31 +767,53 @@ class Augment:
         target = {**target, "boxes": xyxy_to_cxcywh(corners) / limits, "size": torch.tensor([h, w])}
         return image.as_subclass(Tensor), drop_objects(target, keep)
 
-# %% ../nbs/02_data.ipynb #045a9184
+# %% ../nbs/02_data.ipynb #a15fd34e
+def resized_shape(height: int, width: int, short: int, longest: int = None) -> tuple:
+    """(height, width) after resizing the shorter side to `short`, rounded as in the official code.
+
+    When the longer side would exceed `longest`, `short` is lowered until it is about that: rounding up may leave it a
+    few pixels longer, for very long pictures. Never below 1.
+    """
+    low, high = sorted((height, width))
+    if longest and high / low * short > longest: short = max(round(longest * low / high), 1)
+    long = int(short * high / low)
+    return (short, long) if height <= width else (long, short)
+
+# %% ../nbs/02_data.ipynb #c7031613
+class RandomResize:
+    "Resize an image and its BoundingBoxes to a short side drawn from `sides`, the long one at most about `longest`."
+
+    def __init__(self, sides: list, longest: int = None): self.sides, self.longest = list(sides), longest
+
+    def __call__(self, image, boxes):
+        short = self.sides[int(torch.randint(len(self.sides), ()))]
+        shape = list(resized_shape(*image.shape[-2:], short, self.longest))
+        return F.resize(image, shape, antialias=True), F.resize(boxes, shape)
+
+# %% ../nbs/02_data.ipynb #700b8259
 class RandomSizeCrop:
     "Cut a random rectangle, each side least..most pixels (at most the image's), out of an image and its BoundingBoxes."
 
     def __init__(self, least: int, most: int): self.least, self.most = least, most
 
     def __call__(self, image, boxes):
-        sides = image.shape[-2:]
-        h, w = (int(torch.randint(min(self.least, side), min(self.most, side) + 1, ())) for side in sides)
-        top, left = (int(torch.randint(side - part + 1, ())) for side, part in zip(sides, (h, w)))
-        return F.crop(image, top, left, h, w), F.crop(boxes, top, left, h, w)
+        height, width = image.shape[-2:]
+        w, h = (int(torch.randint(min(self.least, side), min(self.most, side) + 1, ())) for side in (width, height))
+        region = v2.RandomCrop.get_params(image, (h, w))  # top, left, height, width
+        return F.crop(image, *region), F.crop(boxes, *region)
 
-# %% ../nbs/02_data.ipynb #a55e4ea9
+# %% ../nbs/02_data.ipynb #52a41c66
 def paper_augment(train: bool = True) -> Augment:
-    """The paper's pipeline (section A.4 and the official code).
+    """The paper's pipeline (section A.4), with the sizes, regions and chances of the official code.
 
-    train: random flip; short side 480..800 in steps of 32, at most 1333 long; half of the images are first resized to a
-    short side of 400/500/600 and cropped to 384..600. Otherwise: short side 800, at most 1333 long.
+    train: random flip; half of the images are first resized to a short side of 400/500/600 and cropped to 384..600;
+    then short side 480..800 in steps of 32, at most about 1333 long. Otherwise: short side 800, at most about 1333.
     """
-    if not train: return Augment(v2.Resize([800], max_size=1333, antialias=True))
-    scales = v2.RandomShortestSize(list(range(480, 801, 32)), max_size=1333, antialias=True)
-    cropped = v2.Compose([v2.RandomShortestSize([400, 500, 600], antialias=True), RandomSizeCrop(384, 600), scales])
-    return Augment(v2.RandomHorizontalFlip(), v2.RandomChoice([scales, cropped]))
+    if not train: return Augment(RandomResize([800], 1333))
+    cropped = v2.RandomApply([RandomResize([400, 500, 600]), RandomSizeCrop(384, 600)], p=0.5)
+    return Augment(v2.RandomHorizontalFlip(), cropped, RandomResize(range(480, 801, 32), 1333))
 
-# %% ../nbs/02_data.ipynb #c22486c3
+# %% ../nbs/02_data.ipynb #62d52a5e
 def light_augment(size: int = 256, max_size: int = None, train: bool = True) -> Augment:
     """A cheap pipeline for CPUs and small sets.
 
@@ -799,18 +829,18 @@ def light_augment(size: int = 256, max_size: int = None, train: bool = True) -> 
     colour = v2.ColorJitter(brightness=0.25, contrast=0.25, saturation=0.25, hue=0.03)
     return Augment(v2.RandomHorizontalFlip(), crop, scales, colour)
 
-# %% ../nbs/02_data.ipynb #ccb39be3
+# %% ../nbs/02_data.ipynb #9f8fbbbd
 def is_voc(root: Path) -> bool:
     "Is there a VOC folder in root?"
     return any((root / part / "Annotations").is_dir() for part in ("", "VOC2012", "VOCdevkit/VOC2012"))
 
-# %% ../nbs/02_data.ipynb #bb30fedd
+# %% ../nbs/02_data.ipynb #511129f1
 def is_coco(root: Path) -> bool:
     "Is there a COCO annotations file in root, of whatever split?"
     patterns = "annotations/*.json", "*.json", "*/_annotations.coco.json"
     return any(next(root.glob(pattern), None) for pattern in patterns)
 
-# %% ../nbs/02_data.ipynb #c7031613
+# %% ../nbs/02_data.ipynb #f79fb4c1
 def _coco_files(root: Path, split: str) -> list:
     "The annotations files of a split, in any of the layouts that `open_dataset` describes; an exact name first."
     names = [split, "valid"] if split == "val" else [split]
@@ -820,7 +850,7 @@ def _coco_files(root: Path, split: str) -> list:
               *(root / name / "_annotations.coco.json" for name in names)]
     return [path for path in dict.fromkeys(places) if path.is_file()]
 
-# %% ../nbs/02_data.ipynb #700b8259
+# %% ../nbs/02_data.ipynb #faa240a9
 def _coco_images(root: Path, path: Path) -> Path:
     "The folder that holds the pictures of a COCO file: the first of the usual places that has the first picture."
     rows = read_coco(path)["images"]
@@ -831,10 +861,10 @@ def _coco_images(root: Path, path: Path) -> Path:
         if (place / name).is_file(): return place
     _fail(path, f"its first picture {name} is not in {part}/, images/{part}/ or images/", "move the pictures there")
 
-# %% ../nbs/02_data.ipynb #b2f168c5
+# %% ../nbs/02_data.ipynb #a6216b9f
 LAYOUTS = "VOC has Annotations/, JPEGImages/, ImageSets/Main/; COCO has annotations/instances_<split>.json and images"
 
-# %% ../nbs/02_data.ipynb #52a41c66
+# %% ../nbs/02_data.ipynb #c4dec5a9
 def open_dataset(spec: str | Path = "shapes", split: str = "train", size: int = 64, seed: int = 0, n: int = None,
                  transforms=None) -> Dataset:
     """A data set by name or path.
@@ -857,7 +887,7 @@ def open_dataset(spec: str | Path = "shapes", split: str = "train", size: int = 
         _fail(root, f"{files[0].name} and {files[1].name} both fit split {split!r}", "remove or rename one of them")
     return CocoDataset(_coco_images(root, files[0]), files[0], transforms, crowd=split != "train")
 
-# %% ../nbs/02_data.ipynb #c04165ba
+# %% ../nbs/02_data.ipynb #e0b22271
 @dataclass
 class CheckReport:
     "What `check_dataset` found. problems: list of (file, what); counts: objects by class; str() makes a readable page."
@@ -878,7 +908,7 @@ class CheckReport:
         found = [f"{file}: {what}" for file, what in self.problems]
         return "\n".join([title, *counts, *found, f"{len(found)} problem(s)" if found else "no problems"])
 
-# %% ../nbs/02_data.ipynb #054f834a
+# %% ../nbs/02_data.ipynb #3d67889d
 def _check_picture(path: Path, size: tuple, name: str, problems: list) -> tuple:
     """Decode a picture and note what is wrong with it. size: the stated (H, W) or None.
     Returns the size to hold its boxes against."""
@@ -890,14 +920,14 @@ def _check_picture(path: Path, size: tuple, name: str, problems: list) -> tuple:
         problems.append((name, f"is {found[1]} x {found[0]} pixels, its annotation says {size[1]} x {size[0]}"))
     return size or found
 
-# %% ../nbs/02_data.ipynb #4b0be988
+# %% ../nbs/02_data.ipynb #6a597157
 def _slip_of(name: str, counts: Counter) -> str:
     "The class that `name` may be a misspelling of: much alike, and twenty times as frequent. None if there is none."
     common = {other.lower(): other for other, count in counts.items() if count >= 20 * counts[name]}
     alike = get_close_matches(name.lower(), common, n=1, cutoff=0.8)
     return common[alike[0]] if alike else None
 
-# %% ../nbs/02_data.ipynb #c8d69c4b
+# %% ../nbs/02_data.ipynb #95e0ac14
 def unknown_classes(counts: Counter, known: list = None, learnable: set = None) -> dict:
     """{class: why it is taken for unknown}.
 
@@ -915,7 +945,7 @@ def unknown_classes(counts: Counter, known: list = None, learnable: set = None) 
         if other := _slip_of(name, counts): faults[name] = f"unknown class {name!r}, perhaps {other!r} is meant"
     return faults
 
-# %% ../nbs/02_data.ipynb #b6f2b21a
+# %% ../nbs/02_data.ipynb #517e2b5c
 def _check_splits(folder: Path, annotated: set, problems: list) -> list:
     "Note what is wrong with the split files of a VOC folder. Returns the names in train.txt."
     paths = sorted(folder.glob("ImageSets/Main/*.txt"))
@@ -927,7 +957,7 @@ def _check_splits(folder: Path, annotated: set, problems: list) -> list:
         problems += [(f"ImageSets/Main/{split}.txt", f"{name} has no annotation") for name in missing]
     return splits.get("train", [])
 
-# %% ../nbs/02_data.ipynb #a7ff7225
+# %% ../nbs/02_data.ipynb #a1415861
 def _check_voc(folder: Path, report: CheckReport) -> None:
     "Fill the report from a VOC folder."
     pictures, files, problems = _image_files(folder / "JPEGImages"), {}, report.problems
@@ -954,7 +984,7 @@ def _check_voc(folder: Path, report: CheckReport) -> None:
         problems += [(f"Annotations/{name}.xml", unknown[label]) for label in sorted(set(xml.names) & set(unknown))]
     report.images, report.counts = len(pictures), dict(sorted(counts.items()))
 
-# %% ../nbs/02_data.ipynb #511129f1
+# %% ../nbs/02_data.ipynb #56a24431
 def _check_coco(root: Path, path: Path, report: CheckReport) -> None:
     "Add one COCO annotations file to the report."
     where, problems = str(path.relative_to(root)), report.problems
@@ -977,7 +1007,7 @@ def _check_coco(root: Path, path: Path, report: CheckReport) -> None:
         if fault: problems.append((where, f"{what}: {fault}"))
     report.images, report.counts = report.images + len(data["images"]), dict(Counter(report.counts) + counts)
 
-# %% ../nbs/02_data.ipynb #3ed9c734
+# %% ../nbs/02_data.ipynb #b5e9bc27
 def check_dataset(path: str | Path) -> CheckReport:
     """Go through a VOC or COCO folder, all splits, and list what is wrong: boxes without area or outside the image,
     numbers that make no sense, unknown classes, pictures that are missing, truncated or of another size than stated,

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CHOICES', 'LOWEST', 'PRESETS', 'NO_FILE', 'ConfigError', 'as_kind', 'complaints', 'DETRConfig', 'DETROutput',
            'BoxHead', 'DETRNetwork', 'postprocess', 'working_size', 'check_image', 'write_together', 'write_atomically',
-           'CheckpointError', 'load_weights', 'DETR']
+           'CheckpointError', 'fill', 'read_safetensors', 'load_weights', 'is_foreign', 'other_layouts', 'DETR']
 
 # %% ../nbs/08_model.ipynb #a2232136
 import json
@@ -44,6 +44,9 @@ PRESETS = {
                  num_queries=12, dropout=0.0, norm_first=True, temperature=20.0, query_start="query",
                  image_size=64, max_size=64, image_mean=(0.5, 0.5, 0.5), image_std=(0.25, 0.25, 0.25)),
     "voc": dict(num_classes=20, image_size=480, max_size=800),
+    "photos": dict(num_classes=20, trainable_stages=0, dim=128, heads=4, ffn_dim=512, encoder_layers=2, decoder_layers=3,
+                   num_queries=20, dropout=0.0, norm_first=True, temperature=20.0, query_start="query",
+                   image_size=448, max_size=747),
     "paper": dict(num_classes=91),
 }
 
@@ -89,6 +92,8 @@ class DETRConfig:
     conv_widths: tuple = (24, 48, 96)
     trainable_stages: int = 3
     dilation: bool = False
+    # ResNets: the stride of a stage on its first 1x1 convolution (version 1: Caffe, Keras), not on the 3x3 (torchvision)
+    stride_first: bool = False
     # ResNets: padding never changes a feature, so batch-mates change nothing (False: as the official code)
     seal_padding: bool = True
     # the transformer
@@ -117,7 +122,7 @@ class DETRConfig:
 
     @classmethod
     def preset(cls, name: str, **changes):
-        "The preset nano, voc or paper, with changes; class names alone set num_classes too."
+        "The preset nano, photos, voc or paper, with changes; class names alone set num_classes too."
         if name not in PRESETS:
             raise ConfigError(f"unknown preset {name!r}: choose one of {', '.join(PRESETS)}")
         if changes.get("classes") is not None:
@@ -181,7 +186,7 @@ class DETRNetwork(nn.Module):
         shape = (c.dim, c.heads, c.ffn_dim, c.dropout, c.norm_first, attention)
         if backbone is None:
             backbone = ConvBackbone(c.conv_widths) if c.backbone == "conv" else ResNetBackbone(
-                c.backbone, None, c.trainable_stages, c.dilation, seal_padding=c.seal_padding)
+                c.backbone, None, c.trainable_stages, c.dilation, None, c.seal_padding, c.stride_first)
         self.backbone = backbone
         self.input_proj = nn.Conv2d(self.backbone.num_channels, c.dim, 1)
         self.encoder, self.decoder = Encoder(c.encoder_layers, *shape), Decoder(c.decoder_layers, *shape)
@@ -198,10 +203,13 @@ class DETRNetwork(nn.Module):
             mask = torch.zeros(images.shape[0], *images.shape[-2:], dtype=torch.bool, device=images.device)
         images = (images.to(self.mean) - self.mean) / self.std
         if padded: images = images.masked_fill(mask[:, None], 0.0)               # (B,3,H,W), zero in the padding
-        features, mask = self.backbone(images, mask)                             # (B,C',h,w), (B,h,w)
+        return self.from_features(*self.backbone(images, mask), need_weights)
+
+    def from_features(self, features: Tensor, mask: Tensor, need_weights: bool = False) -> DETROutput:
+        "All that follows the backbone: its features (B,C',h,w) and mask (B,h,w) bool, True = padding, to the output."
         x = self.input_proj(features).flatten(2).transpose(1, 2)                 # (B,hw,d) tokens
         pos = self.encode_positions(mask).flatten(1, 2).to(x.dtype)              # (B,hw,d)
-        padding = mask.flatten(1) if padded else None                            # (B,hw)
+        padding = mask.flatten(1) if mask.any() else None                        # (B,hw)
         memory, encoder_weights = self.encoder(x, pos, padding, need_weights)    # (B,hw,d)
         query_pos = self.query_embed.weight.expand(len(x), -1, -1)               # (B,Q,d)
         target = query_pos if self.config.query_start == "query" else torch.zeros_like(query_pos)
@@ -274,26 +282,51 @@ class CheckpointError(NanodetrError):
     "A file that cannot be read or written, or that does not hold the weights of this model."
 
 # %% ../nbs/08_model.ipynb #ce8ef884
-NO_FILE = "no such file: give the folder that save_pretrained wrote, or the .safetensors file in it"
-
-def load_weights(model: nn.Module, file) -> nn.Module:
-    "Fill `model` from a safetensors file; CheckpointError when it is missing, damaged, or of another model."
-    file = Path(file)
-    if not file.is_file(): raise CheckpointError(f"{file}: {NO_FILE}")
-    try: state = load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{file}: not a whole safetensors file ({error}): copy or save it again") from None
-    own, remedy = model.state_dict(), "use it with the configuration that it was saved with"
+def fill(model: nn.Module, state: dict, source, remedy="use it with the configuration it was saved with") -> nn.Module:
+    "Load `state` into `model`; CheckpointError that names `source`, the first tensor that does not fit, and a remedy."
+    own = model.state_dict()
     for name in (*own, *sorted(state)):
         theirs, ours = (tuple(d[name].shape) if name in d else None for d in (state, own))
         if theirs != ours:
             has = "is missing" if theirs is None else f"has shape {theirs}"
             wants = "has no such tensor" if ours is None else f"has {ours}"
-            raise CheckpointError(f"{file}: {name} {has}, but this model {wants}: {remedy}")
+            raise CheckpointError(f"{source}: {name} {has}, but this model {wants}: {remedy}")
     model.load_state_dict(state)
     return model
 
-# %% ../nbs/08_model.ipynb #8b003571
+# %% ../nbs/08_model.ipynb #7566f6c5
+NO_FILE = "no such file: give the folder that save_pretrained wrote, or the .safetensors file in it"
+
+def read_safetensors(file) -> dict:
+    "Names to tensors; CheckpointError when the file is missing or damaged."
+    file = Path(file)
+    if not file.is_file(): raise CheckpointError(f"{file}: {NO_FILE}")
+    try: return load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{file}: not a whole safetensors file ({error}): copy or save it again") from None
+
+def load_weights(model: nn.Module, file) -> nn.Module:
+    "Fill `model` from a safetensors file; CheckpointError when it is missing, damaged, or of another model."
+    return fill(model, read_safetensors(file), file)
+
+# %% ../nbs/08_model.ipynb #b1262e29
+def is_foreign(source) -> bool:
+    "Is this for notebook 14: a state dict, another layout's file or folder, or the name of a model on the hub?"
+    if isinstance(source, dict): return True
+    path, text = Path(source), str(source)
+    if not path.exists():
+        return text.count("/") == 1 and not path.is_absolute() and not path.suffix and not path.parent.is_dir()
+    config = (path if path.is_dir() else path.parent) / "config.json"
+    if path.is_file() and path.suffix != ".safetensors": return True
+    if config.is_file(): return b'"model_type"' in config.read_bytes()
+    return path.is_dir() and not (path / "model.safetensors").exists() and any(path.glob("*.pth"))
+
+def other_layouts():
+    "Notebook 14's module. Imports go to earlier notebooks only; this one must wait until a foreign layout is asked for."
+    from nanodetr import pretrained
+    return pretrained
+
+# %% ../nbs/08_model.ipynb #f2afdafa
 class DETR(DETRNetwork):
     "Images to sets of boxes (paper, figure 2), with what a user needs: detect, save, load."
 
@@ -325,24 +358,36 @@ class DETR(DETRNetwork):
         if size == tuple(image.shape[-2:]): return image
         return F.interpolate(image[None], size=size, mode="bilinear", antialias=True)[0].clamp(0, 1)
 
-    def save_pretrained(self, folder) -> None:
-        "Write config.json and model.safetensors into `folder`, both or neither; CheckpointError when that fails."
+    def save_pretrained(self, folder, layout: str = "nanodetr") -> None:
+        """Write the model into `folder`, all its files or none; CheckpointError when that fails.
+
+        layout: nanodetr (config.json, model.safetensors), or for other programs: official (detr.pth), hf (transformers).
+        """
         folder, state = Path(folder), {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
-        writers = {folder / "model.safetensors": lambda path: save_file(state, path),
-                   folder / "config.json": lambda path: path.write_text(self.config.to_json(), encoding="utf-8")}
+        writers = {"model.safetensors": lambda path: save_file(state, path),
+                   "config.json": lambda path: path.write_text(self.config.to_json(), encoding="utf-8")}
+        if layout != "nanodetr": writers = other_layouts().writers(state, self.config, layout)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            write_together(writers)
+            write_together({folder / name: write for name, write in writers.items()})
         except (OSError, SafetensorError) as error:
             raise CheckpointError(f"{folder}: could not be saved ({error}): what was there before is untouched; "
                                   "free some space, or choose another folder") from None
 
     @classmethod
-    def from_pretrained(cls, path, backbone: nn.Module = None):
-        "The model (in eval mode) from a folder written by save_pretrained, or from the weights file in it."
-        path = Path(path)
-        file = path / "model.safetensors" if path.is_dir() else path
+    def from_pretrained(cls, source, backbone: nn.Module = None, **known):
+        """The model (in eval mode) from a folder written by save_pretrained, or from the weights file in it.
+
+        Or from an official or Hugging Face checkpoint: a .pth, a folder, a state dict, a name on the hub. known: fields
+        of the configuration that such a file does not tell, as in dilation=True (see `pretrained.read_checkpoint`).
+        """
+        if is_foreign(source):
+            config, state, _ = other_layouts().read_checkpoint(source, **known)
+            name = "state dict" if isinstance(source, dict) else source
+            return fill(cls(config, backbone), state, name, "it is damaged, or no plain DETR").eval()
+        file = Path(source) / "model.safetensors" if Path(source).is_dir() else Path(source)
         config = file.with_name("config.json")
         for needed in (file, config):
             if not needed.is_file(): raise CheckpointError(f"{needed}: {NO_FILE}")
+        if known: raise ConfigError(f"{config} says all about this model: leave out {', '.join(known)}")
         return load_weights(cls(DETRConfig.from_json(config.read_bytes(), str(config)), backbone), file).eval()

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'TrainingError', 'TrainConfig', 'parameter_groups', 'rate_factor', 'accumulate_gradients', 'epoch_batches',
-           'graceful_interrupt', 'WeightAverage', 'choose_device', 'Trainer', 'capture_state', 'restore_state',
-           'write_csv', 'save_run', 'resume_run', 'mean_loss', 'end_of_epoch', 'fit', 'live_plots']
+           'padded_share', 'like_shapes', 'image_sizes', 'graceful_interrupt', 'WeightAverage', 'choose_device',
+           'Trainer', 'capture_state', 'restore_state', 'write_csv', 'save_run', 'resume_run', 'mean_loss',
+           'end_of_epoch', 'fit', 'live_plots']
 
 # %% ../nbs/11_training.ipynb #28c9788c
 import csv
@@ -20,7 +21,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
 
 from .boxes import NanodetrError
@@ -65,6 +66,8 @@ class TrainConfig:
     seed: int = 0
     # auto, cpu or cuda
     device: str = "auto"
+    # batches of images of like shapes, to save padding; the data set must know its sizes without decoding
+    group_by_aspect: bool = False
 
     def __post_init__(self):
         for name in ("epochs", "batch_size", "accumulate"):
@@ -86,6 +89,7 @@ class TrainConfig:
 # %% ../nbs/11_training.ipynb #09047a83
 PRESETS = {
     "nano": {},
+    "photos": dict(epochs=160, lr=8e-4, backbone_lr=8e-5),
     "voc": dict(epochs=50, batch_size=8, accumulate=2, lr=1e-4, backbone_lr=1e-5, beta2=0.999, schedule="step", decay=0.2, warmup=0.01, workers=2),
     "paper": dict(epochs=300, batch_size=2, accumulate=8, lr=1e-4, backbone_lr=1e-5, beta2=0.999, schedule="step", decay=1 / 3, warmup=0.0, workers=4),
 }
@@ -140,15 +144,49 @@ def accumulate_gradients(
     return sums
 
 # %% ../nbs/11_training.ipynb #9eaf1dda
-def epoch_batches(count: int, config: TrainConfig, epoch: int) -> list:
-    "The index lists of one epoch's micro-batches, from (seed, epoch) alone; an incomplete last step is dropped."
+def epoch_batches(count: int, config: TrainConfig, epoch: int, sizes: list = None) -> list:
+    """The index lists of one epoch's micro-batches, from (seed, epoch) alone; an incomplete last step is dropped.
+
+    sizes: (height, width) of each image, with `config.group_by_aspect` only: its batches hold images of like shapes.
+    """
     generator = torch.Generator().manual_seed(config.seed * 100_003 + epoch)
     order = torch.randperm(count, generator=generator).tolist()
     step = config.batch_size * config.accumulate
     order = order[:max(count // step * step, min(count, step))]
+    if config.group_by_aspect:
+        return like_shapes(order, config.batch_size, sizes, generator)
     return [order[i:i + config.batch_size] for i in range(0, len(order), config.batch_size)]
 
 # %% ../nbs/11_training.ipynb #6240dfff
+def padded_share(sizes: list, batches: list) -> float:
+    "The fraction of all pixels, in 0..1, that is padding when images of these (height, width) are batched so (lists of indices)."
+    full = sum(len(batch) * max(sizes[i][0] for i in batch) * max(sizes[i][1] for i in batch) for batch in batches)
+    return 1 - sum(sizes[i][0] * sizes[i][1] for batch in batches for i in batch) / full
+
+# %% ../nbs/11_training.ipynb #441e4f3f
+def like_shapes(order: list, batch_size: int, sizes: list, generator: torch.Generator, stretch: int = 16) -> list:
+    "Cut `order` into batches of images of like height / width: sort within stretches of `stretch` batches, then shuffle the batches."
+    batches = []
+    for start in range(0, len(order), stretch * batch_size):
+        part = sorted(order[start:start + stretch * batch_size], key=lambda i: sizes[i][0] / sizes[i][1])
+        batches += [part[i:i + batch_size] for i in range(0, len(part), batch_size)]
+    return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
+
+# %% ../nbs/11_training.ipynb #164050c7
+def image_sizes(data) -> list:
+    """(height, width) of every image of a data set, undecoded: from `data.sizes()`, `data.get_target(i)["orig_size"]`,
+    or the data set that a torch `Subset` is part of. TrainingError when there is none of these."""
+    if hasattr(data, "sizes"):
+        return list(data.sizes())
+    if hasattr(data, "get_target"):
+        return [tuple(map(int, data.get_target(i)["orig_size"])) for i in range(len(data))]
+    if isinstance(data, Subset):
+        sizes = image_sizes(data.dataset)
+        return [sizes[i] for i in data.indices]
+    raise TrainingError(f"group_by_aspect needs the image sizes, which {type(data).__name__} cannot tell: give it a method "
+                        "sizes() that returns a list of (height, width), or set group_by_aspect to False")
+
+# %% ../nbs/11_training.ipynb #a75faa3f
 @contextmanager
 def graceful_interrupt():
     "Ctrl-C sets the flag that this yields, so that no step is cut in two; a second Ctrl-C interrupts at once."
@@ -168,7 +206,7 @@ def graceful_interrupt():
     finally:
         signal.signal(signal.SIGINT, before)
 
-# %% ../nbs/11_training.ipynb #441e4f3f
+# %% ../nbs/11_training.ipynb #600b180d
 class WeightAverage:
     "Exponential moving average of all the weights of a model; with decay 0 there is none, and nothing is averaged."
 
@@ -194,7 +232,7 @@ class WeightAverage:
             if now: model.load_state_dict(now)
             model.train()
 
-# %% ../nbs/11_training.ipynb #164050c7
+# %% ../nbs/11_training.ipynb #4ba53087
 def choose_device(name: str) -> torch.device:
     "auto, cpu or cuda; TrainingError for a GPU that is not there."
     if name == "auto":
@@ -203,7 +241,7 @@ def choose_device(name: str) -> torch.device:
         raise TrainingError("device cuda asked for, but torch sees no GPU: use device cpu or auto")
     return torch.device(name)
 
-# %% ../nbs/11_training.ipynb #3fa6eedf
+# %% ../nbs/11_training.ipynb #be3e70e3
 class Trainer:
     "Model, optimiser, average, step and history of one training; `fit` drives it. Raises TrainingError when the loss is not finite."
 
@@ -216,7 +254,7 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(parameter_groups(model, config), weight_decay=config.weight_decay,
                                            betas=(0.9, config.beta2), fused=self.device.type in ("cpu", "cuda"))
         self.average = WeightAverage(model, config.ema)
-        self.half = torch.bfloat16 if self.device.type == "cpu" or torch.cuda.is_bf16_supported() else torch.float16
+        self.half = torch.bfloat16 if self.device.type == "cpu" or torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.amp and self.half == torch.float16)
 
     def forward(self, images: Tensor, mask: Tensor):
@@ -247,7 +285,7 @@ class Trainer:
         self.average.update(self.model, self.step)
         return {name: value.item() for name, value in losses.items()} | {"grad_norm": norm.item(), "lr": self.config.lr * factor}
 
-# %% ../nbs/11_training.ipynb #b43cb261
+# %% ../nbs/11_training.ipynb #5c2038c6
 def capture_state(trainer: Trainer) -> dict:
     "All that the next step depends on, in tensors and plain Python, so that `torch.load(weights_only=True)` reads it."
     return {
@@ -257,12 +295,13 @@ def capture_state(trainer: Trainer) -> dict:
         "cuda_rng": torch.cuda.get_rng_state_all() if trainer.device.type == "cuda" else [],
     }
 
-# %% ../nbs/11_training.ipynb #ebd22a7d
+# %% ../nbs/11_training.ipynb #7f0e36e2
 def restore_state(trainer: Trainer, state: dict) -> None:
     "The inverse of `capture_state`; TrainingError, naming the setting, when the configuration has changed since."
+    before = asdict(TrainConfig()) | state["config"]  # a run from before a setting existed had its default
     for name, value in asdict(trainer.config).items():
-        if name not in ("device", "workers") and state["config"].get(name) != value:
-            raise TrainingError(f"cannot resume: {name} was {state['config'].get(name)} and is now {value}; "
+        if name not in ("device", "workers") and before[name] != value:
+            raise TrainingError(f"cannot resume: {name} was {before[name]} and is now {value}; "
                                 "use the same settings, or start again in another folder")
     trainer.model.load_state_dict(state["model"])
     trainer.optimizer.load_state_dict(state["optimizer"])
@@ -273,7 +312,7 @@ def restore_state(trainer: Trainer, state: dict) -> None:
     if trainer.device.type == "cuda" and state["cuda_rng"]:
         torch.cuda.set_rng_state_all([rng.cpu() for rng in state["cuda_rng"]])
 
-# %% ../nbs/11_training.ipynb #bc34e65a
+# %% ../nbs/11_training.ipynb #0c3d361c
 def write_csv(rows: list, path: Path) -> None:
     "Rows (dicts, keys may differ) as CSV, one column a key in order of appearance."
     columns = list(dict.fromkeys(key for row in rows for key in row))
@@ -282,7 +321,7 @@ def write_csv(rows: list, path: Path) -> None:
         writer.writeheader()
         writer.writerows(rows)
 
-# %% ../nbs/11_training.ipynb #7b0ddba3
+# %% ../nbs/11_training.ipynb #1cce8530
 def save_run(trainer: Trainer, out: Path) -> None:
     "Into the folder `out`: model.safetensors and config.json (the average, if there is one), checkpoint.pt, log.csv."
     with trainer.average.applied(trainer.model) as model:
@@ -292,7 +331,7 @@ def save_run(trainer: Trainer, out: Path) -> None:
     write_atomically(out / "checkpoint.pt", lambda path: path.write_bytes(state.getvalue()))
     write_atomically(out / "log.csv", lambda path: write_csv(trainer.history, path))
 
-# %% ../nbs/11_training.ipynb #61c4ee83
+# %% ../nbs/11_training.ipynb #8baedcef
 def resume_run(trainer: Trainer, out: Path) -> None:
     "Go on from the state that `save_run` left in the folder `out`; TrainingError when there is none, or a broken one."
     path = Path(out or ".") / "checkpoint.pt"
@@ -304,7 +343,7 @@ def resume_run(trainer: Trainer, out: Path) -> None:
         raise TrainingError(f"{path} cannot be read as a checkpoint ({type(error).__name__}): start again without resume") from error
     restore_state(trainer, state)
 
-# %% ../nbs/11_training.ipynb #f84f5c25
+# %% ../nbs/11_training.ipynb #c518bcf8
 @torch.no_grad()
 def mean_loss(model: nn.Module, criterion: SetCriterion, data, batch_size: int) -> float:
     "Mean total loss of `model` (in eval mode) over a data set, weighted by images."
@@ -315,7 +354,7 @@ def mean_loss(model: nn.Module, criterion: SetCriterion, data, batch_size: int) 
     model.train(was_training)
     return total / len(data)
 
-# %% ../nbs/11_training.ipynb #7f0e36e2
+# %% ../nbs/11_training.ipynb #a728a84a
 def end_of_epoch(trainer: Trainer, epoch: int, val_data, evaluate, evaluate_every: int, on_epoch) -> None:
     "Validation loss and scores into the last row of the history, then the caller's `on_epoch`."
     with trainer.average.applied(trainer.model) as model:
@@ -328,7 +367,7 @@ def end_of_epoch(trainer: Trainer, epoch: int, val_data, evaluate, evaluate_ever
         if on_epoch:
             on_epoch(model, trainer.history)
 
-# %% ../nbs/11_training.ipynb #91299fc6
+# %% ../nbs/11_training.ipynb #b04d7eea
 def fit(
     model: nn.Module,
     # data sets of (image, target); the validation set only for its mean loss
@@ -355,7 +394,8 @@ def fit(
     Raises TrainingError for a loss that is not finite, naming the step and its images.
     """
     config = config or TrainConfig()
-    steps = math.ceil(len(epoch_batches(len(train_data), config, 0)) / config.accumulate)  # optimiser steps an epoch
+    sizes = image_sizes(train_data) if config.group_by_aspect else None
+    steps = math.ceil(len(epoch_batches(len(train_data), config, 0, sizes)) / config.accumulate)  # optimiser steps an epoch
     torch.manual_seed(config.seed)
     trainer = Trainer(model, config, steps * config.epochs)
     if resume:
@@ -368,7 +408,7 @@ def fit(
     with graceful_interrupt() as pressed:
         while trainer.step < trainer.total_steps and not pressed.is_set():
             epoch, done = divmod(trainer.step, steps)
-            batches = epoch_batches(len(train_data), config, epoch)[done * config.accumulate:]
+            batches = epoch_batches(len(train_data), config, epoch, sizes)[done * config.accumulate:]
             # a generator of its own, or the loader would draw from the one that augmentation and dropout use
             loader = iter(DataLoader(train_data, batch_sampler=batches, collate_fn=collate, num_workers=config.workers,
                                      generator=torch.Generator().manual_seed(config.seed * 100_003 + trainer.step)))
@@ -394,7 +434,7 @@ def fit(
     model.eval()
     return trainer.history
 
-# %% ../nbs/11_training.ipynb #5bacc958
+# %% ../nbs/11_training.ipynb #be0e378b
 def live_plots(data, count: int = 4, threshold: float = 0.5):
     "An `on_epoch` for notebooks: the loss curve and the detections on the first `count` images of `data`, redrawn in place."
     from IPython.display import Image, display

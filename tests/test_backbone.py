@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 import torchvision
 from safetensors.torch import save_file
 
 from nanodetr.backbone import PARTS, BackboneError, ConvBackbone, ResNetBackbone, headless, run_unpadded
 from nanodetr.boxes import NanodetrError
+from nanodetr.data import read_image
 
 REAL = Path(__file__).parents[2] / "shared" / "weights" / "resnet50_v1.py"
 
@@ -54,6 +56,33 @@ def test_real_resnet50_keeps_its_features(real_resnet50):
             assert not small[i, :h, :w].any() and (~small[i]).sum() == h * w
     assert all(torch.equal(before[name], tensor) for name, tensor in real_resnet50.state_dict().items())
     assert all(p.requires_grad for p in real_resnet50.parameters())
+
+
+def test_version_1_weights_from_a_file(real_resnet50):
+    "Strides on the 1x1: equal on real photos, or the file would not be worth loading; the other version is far off."
+    weights, photos = REAL.with_suffix(".safetensors"), sorted((REAL.parents[1] / "data/demo-photos").glob("*.[jp][pn]g"))
+    right, wrong, dilated = (ResNetBackbone("resnet50", weights, stride_first=first, dilation=dilation)
+                             for first, dilation in ((True, False), (False, False), (True, True)))
+    for photo in photos[:3]:
+        image = F.interpolate(read_image(photo)[None], size=(128, 192))[0] * 4 - 2
+        with torch.no_grad():
+            theirs = headless(real_resnet50)(image[None])
+            ours, other, fine = (net(image[None], whole(image))[0] for net in (right, wrong, dilated))
+            assert torch.equal(ours, ResNetBackbone(resnet=real_resnet50)(image[None], whole(image))[0])
+        largest = theirs.max()
+        assert (ours - theirs).abs().max() < 1e-5 * largest         # frozen batch norm rounds otherwise
+        assert (fine[..., ::2, ::2] - ours).abs().max() < 1e-5 * largest
+        assert (other - ours).abs().mean() > 0.5 * ours.mean()
+
+
+def test_stride_first_and_what_it_does_not_go_with():
+    with pytest.raises(BackboneError, match="1.5"): ResNetBackbone("resnet50", "imagenet", stride_first=True)
+    with pytest.raises(BackboneError, match="stride_first"): ResNetBackbone(resnet=torchvision.models.resnet18(), stride_first=True)
+    torch.manual_seed(0)
+    plain, same = ResNetBackbone("resnet18"), ResNetBackbone("resnet18", stride_first=True)   # basic blocks: one version
+    same.load_state_dict(plain.state_dict())
+    image = torch.randn(3, 64, 96)
+    assert torch.equal(plain(image[None], whole(image))[0], same(image[None], whole(image))[0])
 
 
 @pytest.mark.parametrize("build", [ConvBackbone, lambda: ResNetBackbone("resnet18"),

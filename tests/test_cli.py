@@ -12,11 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torchvision
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from nanodetr.cli import main
 from nanodetr.data import ShapesDataset
+from nanodetr.model import DETR, DETRConfig
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 VOC_XML = """<annotation><filename>{name}.jpg</filename><size><width>{w}</width><height>{h}</height><depth>3</depth></size>
@@ -125,6 +127,171 @@ def test_train_on_a_coco_folder(tmp_path, capsys):
     assert set(json.loads((out / "config.json").read_text())["classes"]) == {"ant", "zebra"}
     assert main(["evaluate", str(out), "--split", "val"]) == 0
     assert "AP50" in capsys.readouterr().out
+
+
+def state(folder):
+    return load_file(folder / "model.safetensors")
+
+
+@pytest.fixture(scope="session")
+def small_resnet(tmp_path_factory):
+    "The folder of an untrained DETR on a ResNet-18, four classes without names."
+    folder = tmp_path_factory.mktemp("models") / "small"
+    torch.manual_seed(0)
+    DETR(DETRConfig(num_classes=4, backbone="resnet18", dim=32, heads=2, ffn_dim=32, encoder_layers=1, decoder_layers=1,
+                    num_queries=5, dropout=0.0, image_size=48, max_size=80)).save_pretrained(folder)
+    return folder
+
+
+def test_fine_tune_keeps_all_but_the_class_head(voc, run_folder, tmp_path, capsys):
+    "With a rate of 0 the weights stay at what they were before the first step."
+    out = tmp_path / "run"
+    still = ["--lr", "0", "--epochs", "1", "--batch-size", "4", "--quiet"]
+    assert main(["train", "--data", str(voc), "--weights", str(run_folder), *still, "--num-queries", "20", "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "new head: 2 (cat, hat)" in said and "12 kept, 8 new" in said
+    before, after = state(run_folder), state(out)
+    assert after["class_head.bias"].shape == (3,) and after["query_embed.weight"].shape == (20, 64)
+    assert torch.equal(after["query_embed.weight"][:12], before["query_embed.weight"])
+    rest = before.keys() - {"class_head.weight", "class_head.bias", "query_embed.weight"}
+    assert after.keys() == before.keys() and all(torch.equal(before[name], after[name]) for name in rest)
+    assert json.loads((out / "config.json").read_text())["image_size"] == 96
+    again = tmp_path / "again"  # the same classes: the head is kept; fewer queries: the first ones
+    assert main(["train", "--data", str(voc), "--weights", str(out), *still, "--num-queries", "4", "--out", str(again)]) == 0
+    assert torch.equal(state(again)["class_head.weight"], after["class_head.weight"])
+    assert torch.equal(state(again)["query_embed.weight"], after["query_embed.weight"][:4])
+
+
+def test_too_few_queries_are_made_more(voc, run_folder, tmp_path, capsys):
+    path = voc / "Annotations/p1.xml"
+    crowd = "".join(VOC_OBJECT.format(name="cat", x0=k, y0=5, x1=k + 9, y1=20) for k in range(1, 15))
+    path.write_text(path.read_text().replace("</annotation>", crowd + "</annotation>"))
+    arguments = ["train", "--data", voc, "--weights", run_folder, "--epochs", 1, "--quiet"]
+    assert "15 objects" in failure(capsys, *arguments, "--num-queries", 14, "--out", tmp_path / "few")
+    assert main([str(a) for a in (*arguments, "--out", tmp_path / "run")]) == 0
+    assert "12 kept, 11 new" in capsys.readouterr().out and len(state(tmp_path / "run")["query_embed.weight"]) == 23
+
+
+def test_a_frozen_backbone_stays(voc, small_resnet, tmp_path, capsys):
+    arguments = ["train", "--data", str(voc), "--weights", str(small_resnet), "--epochs", "2", "--batch-size", "4", "--lr", "0.01", "--quiet"]
+    assert main([*arguments, "--freeze-backbone", "--out", str(tmp_path / "frozen")]) == 0
+    assert "of them trained" in capsys.readouterr().out
+    assert main([*arguments, "--out", str(tmp_path / "free")]) == 0
+    before, frozen, free = state(small_resnet), state(tmp_path / "frozen"), state(tmp_path / "free")
+    name = "backbone.body.layer4.0.conv1.weight"
+    assert all(torch.equal(before[name], frozen[name]) for name in before if name.startswith("backbone"))
+    assert not torch.equal(before["input_proj.weight"], frozen["input_proj.weight"]) and not torch.equal(before[name], free[name])
+
+
+@pytest.mark.parametrize("after", ["layer4", "layer3"])
+def test_cached_features_and_resume(voc, small_resnet, tmp_path, capsys, after):
+    "Stopped after an epoch and resumed: bit for bit the weights of one go. The last stage moves only when it is trained."
+    arguments = ["train", "--data", str(voc), "--weights", str(small_resnet), "--cache", "2", "--cache-after", after, "--batch-size", "3", "--lr", "0.01", "--quiet"]
+    assert main([*arguments, "--epochs", "2", "--out", str(tmp_path / "straight")]) == 0
+    assert "6 photos x 2" in capsys.readouterr().out
+
+    def stop_after_one(*args, **kwargs):
+        real(*args, **kwargs)
+        raise KeyboardInterrupt("stopped")
+
+    import nanodetr.training as training
+    real = training.save_run
+    training.save_run = stop_after_one
+    try: assert main([*arguments, "--epochs", "2", "--out", str(tmp_path / "cut")]) == 130
+    finally: training.save_run = real
+    assert torch.load(tmp_path / "cut/checkpoint.pt", weights_only=True)["step"] == 1
+    assert main(["train", "--resume", "--out", str(tmp_path / "cut")]) == 0
+    before, straight, cut = state(small_resnet), state(tmp_path / "straight"), state(tmp_path / "cut")
+    assert all(torch.equal(straight[name], cut[name]) for name in straight)
+    moved = {name.split(".")[2] for name in before if name.startswith("backbone") and not torch.equal(before[name], cut[name])}
+    assert moved == ({"layer4"} if after == "layer3" else set())
+
+
+def test_flags_of_fine_tuning_that_do_not_fit(voc, small_resnet, run_folder, tmp_path, capsys):
+    train = ["train", "--data", voc, "--epochs", 1, "--quiet", "--out", tmp_path / "run"]
+    assert "--weights" in failure(capsys, *train, "--cache", 2)
+    assert "--weights" in failure(capsys, *train, "--freeze-backbone")
+    assert "--backbone-weights" in failure(capsys, *train, "--weights", small_resnet, "--backbone-weights", "r18.pth")
+    assert "--cache N" in failure(capsys, *train, "--weights", small_resnet, "--cache-after", "layer3")
+    assert "1 or more" in failure(capsys, *train, "--weights", small_resnet, "--cache", 0)
+    assert "dim cannot change" in failure(capsys, *train, "--weights", small_resnet, "--set", "dim=64")
+    assert "layer3" in failure(capsys, *train, "--weights", run_folder, "--cache", 1, "--cache-after", "layer3")
+    assert "r18.pth" in failure(capsys, *train, "--backbone-weights", tmp_path / "r18.pth", "--set", "backbone=resnet18")
+    assert "nowhere" in failure(capsys, *train, "--weights", tmp_path / "nowhere")
+    assert "--backbone-weights" in failure(capsys, *train, "--preset", "photos")
+
+
+def test_turns(voc):
+    "Only where asked for are training photos turned, before all else; those to validate on never."
+    from nanodetr.cli import prepare_data
+    from nanodetr.model import DETRConfig
+
+    config = DETRConfig.preset("photos", image_size=48, max_size=80)
+    seen = {}
+    for turns in (False, True):
+        train, val = prepare_data(str(voc), "photos", config, turns)
+        seen[turns] = val[0][0].shape
+        if turns: train.transforms = train.transforms.steps[0]  # without the crops, which change the shape as well
+        else: train.transforms = None
+        torch.manual_seed(0)
+        seen[turns, "train"] = {tuple(train[0][0].shape[1:]) for _ in range(20)}
+    assert seen[False] == seen[True]
+    assert seen[False, "train"] == {(60, 90)} and seen[True, "train"] == {(60, 90), (90, 60)}
+
+
+def test_one_lr_moves_both_rates(voc, small_resnet, tmp_path, capsys):
+    "The ratio of the preset is kept, and so are rates that were set one by one."
+    from nanodetr.training import TrainConfig
+
+    arguments = ["train", "--data", str(voc), "--weights", str(small_resnet), "--preset", "voc", "--lr", "0.003", "--epochs", "1", "--quiet"]
+    for more, ratio in (([], TrainConfig.preset("voc").backbone_lr / TrainConfig.preset("voc").lr), (["--set", "backbone_lr=0.0015"], 0.5)):
+        out = tmp_path / f"run{ratio}"
+        assert main([*arguments, *more, "--set", "workers=0", "--out", str(out)]) == 0
+        config = torch.load(out / "checkpoint.pt", weights_only=True)["config"]
+        assert config["lr"] == 0.003 and math.isclose(config["backbone_lr"], 0.003 * ratio)
+
+
+def test_backbone_weights_from_a_file(voc, tmp_path, capsys):
+    "The preset photos, chosen by itself: frozen features of 8 turned copies of each photo, and the file's backbone in the model."
+    torch.manual_seed(0)
+    resnet = torchvision.models.resnet18()
+    torch.save(resnet.state_dict(), tmp_path / "r18.pth")
+    small = [word for pair in ("backbone=resnet18", "dim=32", "heads=2", "encoder_layers=1", "decoder_layers=1", "image_size=48", "workers=0") for word in ("--set", pair)]
+    assert main(["train", "--data", str(voc), "--backbone-weights", str(tmp_path / "r18.pth"), *small, "--turns", "--device", "cpu", "--epochs", "1", "--quiet",
+                 "--out", str(tmp_path / "run")]) == 0
+    out = capsys.readouterr().out
+    assert "6 photos x 8" in out and "model   photos" in out
+    saved = json.loads((tmp_path / "run/run.json").read_text())
+    assert (saved["preset"], saved["cache"], saved["turns"]) == ("photos", 8, True)
+    assert torch.equal(state(tmp_path / "run")["backbone.body.layer4.1.conv2.weight"], resnet.state_dict()["layer4.1.conv2.weight"])
+
+
+def test_convert_and_use(small_resnet, voc, tmp_path, capsys):
+    "There and back is bit for bit the same, and every layout detects and is evaluated alike."
+    photo, folders = str(voc / "JPEGImages/p6.jpg"), {"nanodetr": small_resnet}
+    for layout in ("official", "hf"):
+        folders[layout] = tmp_path / layout
+        assert main(["convert", str(small_resnet), str(folders[layout]), "--layout", layout]) == 0
+    assert main(["convert", str(folders["hf"]), str(tmp_path / "back")]) == 0
+    before, back = state(small_resnet), state(tmp_path / "back")
+    assert before.keys() == back.keys() and all(torch.equal(before[name], back[name]) for name in before)
+    capsys.readouterr()
+    assert main(["detect", str(tmp_path / "back"), photo, "--threshold", "0", "--json"]) == 0
+    labels = {d["label"] for d in json.loads(capsys.readouterr().out)["images"][0]["detections"]}
+    assert labels and labels <= {f"class {k}" for k in range(4)}
+    assert main(["detect", str(folders["official"]), photo, "--out", str(tmp_path / "drawn")]) == 0
+    assert Image.open(tmp_path / "drawn/p6.png").size[0] > 50
+    assert "nowhere" in failure(capsys, "convert", tmp_path / "nowhere", tmp_path / "out")
+
+
+def test_evaluate_where_the_model_knows_more(voc, tmp_path, capsys):
+    "As a COCO model would: names in another order, and more of them."
+    torch.manual_seed(0)
+    DETR(DETRConfig.preset("nano", classes=["N/A", "hat", "dog", "cat"])).save_pretrained(tmp_path / "model")
+    assert main(["evaluate", str(tmp_path / "model"), "--data", str(voc), "--json"]) == 0
+    assert set(json.loads(capsys.readouterr().out)["per_class"]) == {"cat", "hat"}
+    assert main(["detect", str(tmp_path / "model"), str(voc / "JPEGImages/p6.jpg"), "--threshold", "0", "--json"]) == 0
+    assert {"N/A", "hat", "dog", "cat"} >= {d["label"] for d in json.loads(capsys.readouterr().out)["images"][0]["detections"]}
 
 
 def test_any_setting_can_be_set(tmp_path, capsys):

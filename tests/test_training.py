@@ -1,12 +1,18 @@
 "What notebook 11 cannot show in a cell: half precision, loader processes, imports."
+import os
+import signal
 import subprocess
 import sys
 
+import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.data import Subset
 
 from nanodetr.data import ShapesDataset
 from nanodetr.model import DETR, DETRConfig
-from nanodetr.training import TrainConfig, fit
+from nanodetr.training import TrainConfig, TrainingError, epoch_batches, fit, image_sizes, padded_share
 
 
 def new_model():
@@ -45,3 +51,114 @@ for name in ("matplotlib", "ipywidgets", "fastcore", "IPython", "nbdev"): sys.mo
 for name in {names}: __import__("nanodetr." + name)
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# ---------------------------------------------------------------- batches of like shapes
+
+class Pictures:
+    "Blank pictures of given (height, width), which notes the order in which they are asked for."
+    classes = ["thing"]
+
+    def __init__(self, sizes): self.shapes, self.asked = list(sizes), []
+
+    def __len__(self): return len(self.shapes)
+
+    def __getitem__(self, i):
+        self.asked.append(i)
+        target = {"labels": torch.tensor([0]), "boxes": torch.tensor([[0.5, 0.5, 0.5, 0.5]]), "image_id": i}
+        return torch.full((3, *self.shapes[i]), 0.5), target
+
+
+class KnownPictures(Pictures):
+    "The same, with sizes that can be asked for."
+    def sizes(self): return self.shapes
+
+
+def mixed_sizes(count, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    kinds = torch.tensor([[480, 640], [640, 480], [480, 720], [560, 560], [480, 1000]])
+    return [tuple(size) for size in kinds[torch.randint(5, (count,), generator=generator)].tolist()]
+
+
+@given(st.integers(1, 300), st.integers(1, 9), st.integers(1, 4), st.integers(0, 50), st.integers(0, 5))
+@settings(max_examples=150, deadline=None)
+def test_grouped_batches_hold_the_images_of_ungrouped_ones(count, batch_size, accumulate, epoch, seed):
+    "As many batches of the same lengths over the same images, each image once, and a function of seed and epoch alone."
+    sizes = mixed_sizes(count, seed)
+    plain, grouped = (epoch_batches(count, TrainConfig(batch_size=batch_size, accumulate=accumulate, seed=seed, group_by_aspect=group), epoch, sizes)
+                      for group in (False, True))
+    assert sorted(map(len, plain)) == sorted(map(len, grouped))
+    assert sorted(sum(plain, [])) == sorted(sum(grouped, [])) and len(set(sum(grouped, []))) == len(sum(grouped, []))
+    again = TrainConfig(batch_size=batch_size, accumulate=accumulate, seed=seed, group_by_aspect=True)
+    torch.manual_seed(epoch + 1)  # the global generator plays no part
+    assert epoch_batches(count, again, epoch, sizes) == grouped
+
+
+def test_grouping_saves_padding_and_stays_random():
+    sizes = mixed_sizes(1600)
+    settings_ = [TrainConfig(batch_size=8, group_by_aspect=group) for group in (False, True)]
+    plain, grouped = ([epoch_batches(1600, config, epoch, sizes) for epoch in range(4)] for config in settings_)
+    for a, b in zip(plain, grouped): assert padded_share(sizes, b) < 0.25 * padded_share(sizes, a)
+    assert len({frozenset(batch) for batches in grouped for batch in batches}) == 800  # no two batches alike in four epochs
+    aspects = torch.tensor([sizes[batch[0]][0] / sizes[batch[0]][1] for batch in grouped[0]])
+    steps = torch.arange(len(aspects)).float()  # the batches of one shape do not come at one end of the epoch
+    assert torch.corrcoef(torch.stack([aspects, steps]))[0, 1].abs() < 0.25
+
+
+def test_without_grouping_nothing_changed():
+    "The order of an epoch is what it was before there were groups."
+    assert epoch_batches(7, TrainConfig(batch_size=2), 3) == epoch_batches(7, TrainConfig(batch_size=2), 3, mixed_sizes(7))
+    generator = torch.Generator().manual_seed(5 * 100_003 + 3)
+    order = torch.randperm(7, generator=generator).tolist()
+    assert sum(epoch_batches(7, TrainConfig(batch_size=2, seed=5), 3), []) == order[:6]
+
+
+def test_sizes_are_found():
+    shapes = ShapesDataset("train", n=5, size=48)
+    assert image_sizes(shapes) == [(48, 48)] * 5 and shapes._drawn == {}
+    assert image_sizes(Subset(KnownPictures([(3, 4), (5, 6), (7, 8)]), [2, 0])) == [(7, 8), (3, 4)]
+
+    class Targets(Pictures):
+        def get_target(self, i): return {"orig_size": torch.tensor(self.shapes[i])}
+    assert image_sizes(Targets([(3, 4), (5, 6)])) == [(3, 4), (5, 6)]
+    for data in (Pictures([(3, 4)]), Subset(Pictures([(3, 4)]), [0]), [1, 2]):
+        with pytest.raises(TrainingError, match=r"sizes\(\).*group_by_aspect"): image_sizes(data)
+
+
+def test_a_set_that_cannot_tell_sizes_is_refused_before_training():
+    data = Pictures([(40, 56)] * 4)
+    with pytest.raises(TrainingError, match="Pictures cannot tell"):
+        fit(new_model(), data, config=TrainConfig(epochs=1, batch_size=2, group_by_aspect=True, device="cpu"), progress=False)
+    assert data.asked == []
+
+
+def test_grouped_training_resumes_bit_for_bit(tmp_path):
+    "With accumulation, and stopped between two epochs; every epoch shows each image once."
+    sizes = [(40, 56), (56, 40), (48, 48), (40, 72)] * 4
+    config = TrainConfig(epochs=3, batch_size=2, accumulate=2, group_by_aspect=True, device="cpu")
+    straight, resumed, first = new_model(), new_model(), new_model()
+    data = KnownPictures(sizes)
+    fit(straight, data, config=config, progress=False)
+    assert all(sorted(data.asked[i:i + 16]) == list(range(16)) for i in (0, 16, 32))
+    assert data.asked == [i for epoch in range(3) for batch in epoch_batches(16, config, epoch, sizes) for i in batch]
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(first, KnownPictures(sizes), config=config, out=tmp_path, progress=False,
+            on_epoch=lambda model, history: os.kill(os.getpid(), signal.SIGINT) if history[-1]["epoch"] == 1 else None)
+    fit(resumed, KnownPictures(sizes), config=config, out=tmp_path, resume=True, progress=False)
+    assert all(torch.equal(a, b) for a, b in zip(straight.state_dict().values(), resumed.state_dict().values()))
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert state["config"]["group_by_aspect"] is True
+
+
+def test_a_checkpoint_from_before_a_setting_resumes(tmp_path):
+    "A run saved by an older version lacks the newer settings; it had their defaults. Another value is refused by name."
+    data = ShapesDataset("train", n=8)
+    config = dict(epochs=1, batch_size=4, device="cpu")
+    fit(new_model(), data, config=TrainConfig(**config), out=tmp_path, progress=False)
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    del state["config"]["group_by_aspect"]
+    torch.save(state, tmp_path / "checkpoint.pt")
+    fit(new_model(), data, config=TrainConfig(**config), out=tmp_path, resume=True, progress=False)
+    with pytest.raises(TrainingError, match="group_by_aspect was False and is now True"):
+        fit(new_model(), data, config=TrainConfig(**config, group_by_aspect=True), out=tmp_path, resume=True, progress=False)
