@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CHOICES', 'LOWEST', 'PRESETS', 'NO_FILE', 'ConfigError', 'as_kind', 'complaints', 'DETRConfig', 'DETROutput',
-           'BoxHead', 'DETRNetwork', 'postprocess', 'working_size', 'check_image', 'write_together', 'write_atomically',
+           'BoxHead', 'DETRNetwork', 'postprocess', 'check_image', 'write_together', 'write_atomically',
            'CheckpointError', 'fill', 'read_safetensors', 'load_weights', 'is_foreign', 'other_layouts', 'DETR']
 
 # %% ../nbs/08_model.ipynb #a2232136
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from .attention import HeadwiseAttention, MultiHeadAttention
 from .backbone import ConvBackbone, ResNetBackbone
 from .boxes import NanodetrError, cxcywh_to_xyxy
-from .data import DataError, collate
+from .data import DataError, collate, resized_shape
 from .decoder import Decoder
 from .encoder import Encoder
 from .position import LearnedPositions, sinusoidal_pos_encode_2d
@@ -238,15 +238,7 @@ def postprocess(output: DETROutput, sizes: Tensor) -> list:
     boxes = cxcywh_to_xyxy(output.boxes.float()) * scale[:, None]
     return [{"scores": s.cpu(), "labels": l.cpu(), "boxes": b.cpu()} for s, l, b in zip(scores, labels, boxes)]
 
-# %% ../nbs/08_model.ipynb #1b9975af
-def working_size(height: int, width: int, short: int, longest: int) -> tuple:
-    "(height, width) to resize to: the short side `short`, the long one at most about `longest`, the aspect kept."
-    low, high = sorted((height, width))
-    new_low = short if high / low * short <= longest else max(1, round(longest * low / high))
-    new_high = max(1, int(new_low * high / low))
-    return (new_low, new_high) if height <= width else (new_high, new_low)
-
-# %% ../nbs/08_model.ipynb #07456109
+# %% ../nbs/08_model.ipynb #5891f1e9
 def check_image(image: Tensor, name: str) -> Tensor:
     "(3,H,W) from a (3,H,W), (1,H,W) or (H,W) float tensor in 0..1; DataError that names the image otherwise."
     if not isinstance(image, Tensor):
@@ -260,7 +252,7 @@ def check_image(image: Tensor, name: str) -> Tensor:
                         "divide bytes by 255, do not normalise")
     return image.expand(3, -1, -1).clamp(0, 1)
 
-# %% ../nbs/08_model.ipynb #d8a417f1
+# %% ../nbs/08_model.ipynb #d9e1fcb4
 def write_together(files: dict) -> None:
     "{path: function that writes to it}: all written beside, synced, renamed. After an error the old files are whole."
     beside = {path: path.with_name(path.name + ".tmp") for path in files}
@@ -272,16 +264,16 @@ def write_together(files: dict) -> None:
     finally:
         for new in beside.values(): new.unlink(missing_ok=True)
 
-# %% ../nbs/08_model.ipynb #aac5f947
+# %% ../nbs/08_model.ipynb #d8a417f1
 def write_atomically(path: Path, write) -> None:
     "Write one file beside, sync, rename: a full disk or a crash leaves the old file whole."
     write_together({Path(path): write})
 
-# %% ../nbs/08_model.ipynb #8c6e326c
+# %% ../nbs/08_model.ipynb #03101ef0
 class CheckpointError(NanodetrError):
     "A file that cannot be read or written, or that does not hold the weights of this model."
 
-# %% ../nbs/08_model.ipynb #ce8ef884
+# %% ../nbs/08_model.ipynb #8c6e326c
 def fill(model: nn.Module, state: dict, source, remedy="use it with the configuration it was saved with") -> nn.Module:
     "Load `state` into `model`; CheckpointError that names `source`, the first tensor that does not fit, and a remedy."
     own = model.state_dict()
@@ -294,7 +286,7 @@ def fill(model: nn.Module, state: dict, source, remedy="use it with the configur
     model.load_state_dict(state)
     return model
 
-# %% ../nbs/08_model.ipynb #7566f6c5
+# %% ../nbs/08_model.ipynb #ce8ef884
 NO_FILE = "no such file: give the folder that save_pretrained wrote, or the .safetensors file in it"
 
 def read_safetensors(file) -> dict:
@@ -309,7 +301,7 @@ def load_weights(model: nn.Module, file) -> nn.Module:
     "Fill `model` from a safetensors file; CheckpointError when it is missing, damaged, or of another model."
     return fill(model, read_safetensors(file), file)
 
-# %% ../nbs/08_model.ipynb #b1262e29
+# %% ../nbs/08_model.ipynb #8b003571
 def is_foreign(source) -> bool:
     "Is this for notebook 14: a state dict, another layout's file or folder, or the name of a model on the hub?"
     if isinstance(source, dict): return True
@@ -326,7 +318,7 @@ def other_layouts():
     from nanodetr import pretrained
     return pretrained
 
-# %% ../nbs/08_model.ipynb #f2afdafa
+# %% ../nbs/08_model.ipynb #e344546b
 class DETR(DETRNetwork):
     "Images to sets of boxes (paper, figure 2), with what a user needs: detect, save, load."
 
@@ -354,7 +346,7 @@ class DETR(DETRNetwork):
 
     def resize(self, image: Tensor) -> Tensor:
         "(3,H,W) to the size that the model works at."
-        size = working_size(*image.shape[-2:], self.config.image_size, self.config.max_size)
+        size = resized_shape(*image.shape[-2:], self.config.image_size, self.config.max_size)
         if size == tuple(image.shape[-2:]): return image
         return F.interpolate(image[None], size=size, mode="bilinear", antialias=True)[0].clamp(0, 1)
 
