@@ -6,8 +6,9 @@
 __all__ = ['SHAPES', 'UsageError', 'say', 'InTurn', 'prepare_data', 'SmallCopies', 'FirstImages', 'enough_queries',
            'model_config', 'kept_config', 'default_preset', 'check_tuning', 'default_cache', 'tuning_settings',
            'run_folder', 'default_epochs', 'settings', 'train_config', 'build_model', 'cache_both', 'save_picture',
-           'save_json', 'train', 'recall', 'read_json', 'evaluate_command', 'load_model', 'OnlyClasses', 'open_split',
-           'report', 'detect_command', 'check_command', 'convert_command', 'parser', 'main']
+           'save_json', 'snapshot_epochs', 'save_snapshot', 'train', 'recall', 'read_json', 'evaluate_command',
+           'load_model', 'OnlyClasses', 'open_split', 'report', 'detect_command', 'check_command', 'convert_command',
+           'parser', 'main']
 
 # %% ../nbs/92_cli.ipynb #9415de0e
 import argparse
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch import nn
 
 from .boxes import NanodetrError
@@ -264,6 +266,21 @@ def save_json(values: dict, path: Path) -> None:
     "A dict as JSON, whole or not at all."
     write_atomically(path, lambda beside: beside.write_text(json.dumps(values, indent=1) + "\n"))
 
+
+def snapshot_epochs(text) -> list:
+    "The epochs of `--snapshots 0,1,4`, in order; UsageError when it is no such list."
+    try: epochs = sorted({int(part) for part in (text or "").split(",") if part.strip()})
+    except ValueError: epochs = [-1]
+    if epochs and epochs[0] < 0: raise UsageError(f"--snapshots {text}: give epochs with commas between them, as in 0,1,4 (0: before the first)")
+    return epochs
+
+
+def save_snapshot(model: nn.Module, folder: Path, epoch: int) -> None:
+    "A model's weights in half precision, as snapshots/epoch-0004.safetensors in the run's folder."
+    (folder / "snapshots").mkdir(parents=True, exist_ok=True)
+    state = {name: value.half() if value.is_floating_point() else value for name, value in model.state_dict().items()}
+    write_atomically(folder / "snapshots" / f"epoch-{epoch:04d}.safetensors", lambda path: save_file(state, path))
+
 # %% ../nbs/92_cli.ipynb #ae59e26b
 def train(args) -> int:
     "Train a model; see the notebook for what is left in its folder."
@@ -275,6 +292,7 @@ def train(args) -> int:
         folder = run_folder(args.out, args.data or "shapes", args.preset or "nano", True)
         recall(args, folder)
     check_tuning(args)
+    kept = snapshot_epochs(args.snapshots)
     source = DETR.from_pretrained(args.weights) if args.weights else None
     args.data, args.preset = args.data or "shapes", default_preset(args, source)
     if not args.resume:
@@ -311,12 +329,14 @@ def train(args) -> int:
     print(f"into    {folder}", flush=True)
 
     scores, drawing = {}, {"seconds": 0.0, "ended": 0.0}
+    if 0 in kept and not args.resume: save_snapshot(model, folder, 0)
 
     def measure(net):
         scores.update(evaluate(net, val_data, batch_size=50 if args.data in SHAPES else config.batch_size, progress=False))
         return {name: scores[name] for name in ("AP", "AP50", "AP75")}
 
     def draw(net, history):
+        if history[-1]["epoch"] in kept: save_snapshot(model, folder, history[-1]["epoch"])
         started = time.perf_counter()
         if history[-1]["epoch"] < config.epochs and started - drawing["ended"] < 10 * drawing["seconds"]:
             return  # a large model draws slowly: at most a tenth of the time goes into pictures
@@ -494,6 +514,7 @@ def parser() -> argparse.ArgumentParser:
     add("--cache", type=int, metavar="N", help="freeze the backbone, and compute its features once for N augmented copies of each photo (preset photos on a CPU: 8)")
     add("--turns", action="store_true", default=None, help="photos without an above, cells or cards: train on them turned and mirrored too")
     add("--cache-after", choices=("layer1", "layer2", "layer3", "layer4"), help="where --cache cuts a ResNet: later stages are trained (default layer4, the end)")
+    add("--snapshots", metavar="EPOCHS", help="epochs after which to keep the weights, too, in half precision: 0,1,4 (0: before the first)")
     add("--quiet", action="store_true", help="no progress bar")
 
     add = commands.add_parser("evaluate", help="AP of a model on a data set, or of a COCO results file").add_argument
