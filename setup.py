@@ -22,6 +22,7 @@ setup(
     keywords=settings["keywords"],
     python_requires=">=" + settings["min_python"],
     packages=find_packages(include=["nanodetr", "nanodetr.*"]),
+    package_data={"nanodetr": ["weights/*.json", "weights/*/*", "weights/*/snapshots/*"]},
     install_requires=settings["requirements"].split(),
     extras_require={name: settings[f"{name}_requirements"].split() for name in ("dev", "hub")},
     entry_points={"console_scripts": settings["console_scripts"].split()},

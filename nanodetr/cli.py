@@ -278,7 +278,7 @@ def snapshot_epochs(text) -> list:
 def save_snapshot(model: nn.Module, folder: Path, epoch: int) -> None:
     "A model's weights in half precision, as snapshots/epoch-0004.safetensors in the run's folder."
     (folder / "snapshots").mkdir(parents=True, exist_ok=True)
-    state = {name: value.half() if value.is_floating_point() else value for name, value in model.state_dict().items()}
+    state = {name: (value.half() if value.is_floating_point() else value).contiguous() for name, value in model.state_dict().items()}
     write_atomically(folder / "snapshots" / f"epoch-{epoch:04d}.safetensors", lambda path: save_file(state, path))
 
 # %% ../nbs/92_cli.ipynb #ae59e26b

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['CHOICES', 'LOWEST', 'PRESETS', 'NO_FILE', 'ConfigError', 'as_kind', 'complaints', 'DETRConfig', 'DETROutput',
            'BoxHead', 'DETRNetwork', 'postprocess', 'check_image', 'write_together', 'write_atomically',
-           'CheckpointError', 'fill', 'read_safetensors', 'load_weights', 'is_foreign', 'other_layouts', 'DETR']
+           'CheckpointError', 'fill', 'read_safetensors', 'load_weights', 'is_foreign', 'other_layouts',
+           'shipped_models', 'DETR']
 
 # %% ../nbs/08_model.ipynb #a2232136
 import json
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+import nanodetr
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -318,6 +320,11 @@ def other_layouts():
     from nanodetr import pretrained
     return pretrained
 
+def shipped_models() -> dict:
+    "The trained models that come with the library, name to folder; weights/manifest.json says how they were made."
+    folder = Path(nanodetr.__file__).parent / "weights"
+    return {path.parent.name: path.parent for path in sorted(folder.glob("*/config.json"))}
+
 # %% ../nbs/08_model.ipynb #e344546b
 class DETR(DETRNetwork):
     "Images to sets of boxes (paper, figure 2), with what a user needs: detect, save, load."
@@ -370,6 +377,8 @@ class DETR(DETRNetwork):
     def from_pretrained(cls, source, backbone: nn.Module = None, **known):
         """The model (in eval mode) from a folder written by save_pretrained, or from the weights file in it.
 
+        Or one that comes with the library, by its name: "nano-shapes".
+
         Or from an official or Hugging Face checkpoint: a .pth, a folder, a state dict, a name on the hub. known: fields
         of the configuration that such a file does not tell, as in dilation=True (see `pretrained.read_checkpoint`).
         """
@@ -377,6 +386,7 @@ class DETR(DETRNetwork):
             config, state, _ = other_layouts().read_checkpoint(source, **known)
             name = "state dict" if isinstance(source, dict) else source
             return fill(cls(config, backbone), state, name, "it is damaged, or no plain DETR").eval()
+        if not Path(source).exists(): source = shipped_models().get(str(source), source)
         file = Path(source) / "model.safetensors" if Path(source).is_dir() else Path(source)
         config = file.with_name("config.json")
         for needed in (file, config):
