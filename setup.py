@@ -24,7 +24,7 @@ setup(
     packages=find_packages(include=["nanodetr", "nanodetr.*"]),
     package_data={"nanodetr": ["weights/*.json", "weights/*/*", "weights/*/snapshots/*"]},
     install_requires=settings["requirements"].split(),
-    extras_require={name: settings[f"{name}_requirements"].split() for name in ("dev", "hub")},
+    extras_require={name: settings[f"{name}_requirements"].split() for name in ("dev", "hub", "docs")},
     entry_points={"console_scripts": settings["console_scripts"].split()},
     zip_safe=False,
     classifiers=[

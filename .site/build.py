@@ -1,0 +1,133 @@
+"""The course as a web site, from the notebooks as they are: `python .site/build.py`, then `python -m http.server -d _docs`.
+
+Nothing is executed: pages show the outputs and figures saved in the notebooks. Needs `pip install -e ".[docs]"`. The pages are assembled in
+_proc/site, the site is written to _docs (both ignored by git). A warning of MkDocs is an error here.
+"""
+import argparse
+import functools
+import logging
+import os
+import shutil
+import sys
+from configparser import ConfigParser
+from importlib.metadata import files
+from pathlib import Path
+
+os.environ.setdefault("NO_MKDOCS_2_WARNING", "1")
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+from pages import ROOT, Page, SiteError  # noqa: E402
+
+# page: {explorer: where it stands: after the code cell or before the heading that has the first of these patterns that occurs}
+EXPLORERS = {
+    "06_encoder": {"attention": [r"explore_encoder_attention\(", "What does an untrained encoder look at"]},
+    "09_matching": {"matching": [r"explore_matching\(", "Where greedy fails"]},
+    "13_inside_detr": {"attention": [r"explore_encoder_attention\(", "[Ee]ncoder", "To remember"],
+                       "matching": [r"explore_matching\(", "To remember"]},
+}
+
+
+def settings() -> dict:
+    config = ConfigParser(delimiters=["="])
+    config.read(ROOT / "settings.ini", encoding="utf-8")
+    return dict(config["DEFAULT"])
+
+
+def write(file: Path, content) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(content) if isinstance(content, bytes) else file.write_text(content, encoding="utf-8")
+
+
+@functools.cache
+def explorer_html(kind: str) -> str:
+    "An explorer as one piece of HTML: markup, data and program, without a blank line (which would end it, in Markdown)."
+    from explorer_data import data
+    part = lambda name: (HERE / "explorers" / name).read_text(encoding="utf-8")
+    html = part(f"{kind}.html").replace("DATA", data(kind)).replace("PROGRAM", part("common.js") + part(f"{kind}.js"))
+    return "\n".join(line for line in html.split("\n") if line.strip())
+
+
+def mathjax() -> bytes:
+    "MathJax in one file, fonts and all, out of a package that carries it."
+    found = [f for f in files("sphinx-mathjax-offline") or () if f.name == "tex-svg.js"]
+    if not found: raise SiteError('no tex-svg.js in sphinx-mathjax-offline: pip install -e ".[docs]"')
+    return found[0].locate().read_bytes()
+
+
+def api_page(module: str, page: Page) -> str:
+    notebook = f"../{page.name}.md"
+    return f"# nanodetr.{module}\n\nBuilt in [{page.title}]({notebook}).\n\n::: nanodetr.{module}\n"
+
+
+def assemble(out: Path) -> list:
+    "Write every page below `out`; the navigation, as MkDocs wants it."
+    s = settings()
+    blob = f"{s['git_url']}/blob/{s['branch']}/"
+    notebooks = sorted((ROOT / "nbs").glob("[0-9]*.ipynb")) + sorted((ROOT / "nbs" / "solutions").glob("*.ipynb"))
+    pages = [Page(path, blob) for path in notebooks]
+    home = Page(ROOT / "nbs" / "index.ipynb", blob)
+    if out.exists(): shutil.rmtree(out)
+    for page in [home, *pages]:
+        text = page.markdown([(patterns, explorer_html(kind)) for kind, patterns in EXPLORERS.get(page.name, {}).items()])
+        hide = "hide: [navigation]\n" if page is home else ""
+        write(out / f"{page.name}.md", f"---\ntitle: {page.title}\n{hide}---\n\n{text}")
+        for name, png in page.figures.items(): write((out / page.name).parent / "figures" / name, png)
+    for image in (ROOT / "nbs" / "images").iterdir(): write(out / "images" / image.name, image.read_bytes())
+    write(out / "assets" / "mathjax.js", mathjax())
+    write(out / "assets" / "site.css", (HERE / "site.css").read_text(encoding="utf-8"))
+
+    solutions = [page for page in pages if page.name.startswith("solutions/")]
+    course = [page for page in pages if page not in solutions and page.name < "90"]
+    appendix = [page for page in pages if page not in solutions and page.name >= "90"]
+    listed = "\n".join(f"- [{page.title}]({page.name.split('/')[1]}.md)" for page in solutions)
+    write(out / "solutions" / "index.md", f"# Solutions\n\nTry first. Each exercise has a checker that says how far off you are.\n\n{listed}\n")
+    modules = {page.module: page for page in [*course, *appendix] if page.module}
+    for module, page in modules.items(): write(out / "api" / f"{module}.md", api_page(module, page))
+    listed = "\n".join(f"- [nanodetr.{module}]({module}.md), from [{page.title}](../{page.name}.md)" for module, page in modules.items())
+    write(out / "api" / "index.md", f"# The library\n\nOne notebook, one module. The descriptions are the docstrings and comments of the source.\n\n{listed}\n")
+
+    entry = lambda page: {page.title: f"{page.name}.md"}
+    return [{"Home": "index.md"}, {"Course": [entry(page) for page in course]}, {"Appendix": [entry(page) for page in appendix]},
+            {"Solutions": ["solutions/index.md", *(entry(page) for page in solutions)]},
+            {"API": ["api/index.md", *({f"nanodetr.{module}": f"api/{module}.md"} for module in modules)]}]
+
+
+class Warnings(logging.Handler):
+    "Keeps, and prints, what MkDocs and its plugins warn of."
+
+    def __init__(self):
+        super().__init__(logging.WARNING)
+        self.said = []
+
+    def emit(self, record) -> None:
+        self.said.append(record.getMessage())
+        print(f"{record.levelname.lower()}: {record.getMessage()}", file=sys.stderr)
+
+
+def build(pages: Path, out: Path, draft: bool = False) -> None:
+    "Assemble the pages and write the site. SiteError when anything warned, unless it is a draft."
+    from mkdocs.commands.build import build as mkdocs_build
+    from mkdocs.config import load_config
+
+    s, warnings = settings(), Warnings()
+    logging.getLogger("mkdocs").addHandler(warnings)
+    nav = assemble(pages)
+    mkdocs_build(load_config(str(HERE / "mkdocs.yml"), docs_dir=str(pages), site_dir=str(out), nav=nav, repo_url=s["git_url"],
+                             repo_name=f"{s['user']}/{s['repo']}", site_url=s["doc_host"] + s["doc_baseurl"] + "/"))
+    if warnings.said and not draft: raise SiteError(f"{len(warnings.said)} warnings: mend what they name")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=ROOT / "_docs", help="where the site is written (default: _docs)")
+    parser.add_argument("--pages", type=Path, default=ROOT / "_proc" / "site", help="where its pages are assembled (default: _proc/site)")
+    parser.add_argument("--draft", action="store_true", help="warnings are no errors")
+    args = parser.parse_args()
+    build(args.pages.resolve(), args.out.resolve(), args.draft)
+    size = sum(file.stat().st_size for file in args.out.rglob("*") if file.is_file())
+    print(f"{args.out}: {len(list(args.out.rglob('*.html')))} pages, {size / 1e6:.1f} MB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
