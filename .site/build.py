@@ -23,7 +23,7 @@ EXPLORERS = {
     "06_encoder": {"attention": [r"explore_encoder_attention\(", "What does an untrained encoder look at"]},
     "09_matching": {"matching": [r"explore_matching\(", "Where greedy fails"]},
     "13_inside_detr": {"attention": [r"explore_encoder_attention\(", "[Ee]ncoder", "To remember"],
-                       "matching": [r"explore_matching\(", "To remember"]},
+                       "matching": [r"explore_matching\(", "How did it get there", "To remember"]},
 }
 
 
