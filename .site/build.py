@@ -15,7 +15,7 @@ from pathlib import Path
 
 os.environ.setdefault("NO_MKDOCS_2_WARNING", "1")
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE))
+sys.path[:0] = [str(HERE), str(HERE.parent)]
 from pages import ROOT, Page, SiteError  # noqa: E402
 
 # page: {explorer: where it stands: after the code cell or before the heading that has the first of these patterns that occurs}

@@ -78,7 +78,7 @@ function drawMap({l, h, canvas, caption}) {
   context.imageSmoothingEnabled = true;
   context.drawImage(small, 0, 0, width, height);
   outline(context, [cell[1] * step, cell[0] * step, (cell[1] + 1) * step, (cell[0] + 1) * step], CELL, 1.5, [], INK);
-  caption.textContent = `head ${h + 1}: ${Math.round(100 * most)} %`;
+  caption.textContent = `head ${h + 1}: ${Math.round(100 * most)}\u00a0%`;
   canvas.setAttribute("role", "img");
   canvas.setAttribute("aria-label", `layer ${l + 1}, head ${h + 1}: the most that one cell gets is ${Math.round(100 * most)} per cent`);
 }
