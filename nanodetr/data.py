@@ -639,14 +639,14 @@ class VOCDataset(PhotoDataset):
     Boxes become xyxy pixel edges: 1 is subtracted from xmin and ymin (a 0 there stays 0), because VOC counts from 1
     and includes xmax. `difficult` objects are kept and marked. Boxes with xmax <= xmin or ymax <= ymin and those wholly
     outside are dropped with one warning; those that reach outside are cut in [i], not in get_target.
-    download: fetch VOC <year> through torchvision when it is not there. Nothing is ever downloaded otherwise.
+    download: fetch VOC <year> through torchvision when this split of it is not there. Nothing is ever downloaded otherwise.
     Raises DataError naming file and remedy: missing folder, split, annotation or picture; empty split; broken XML or a
     DOCTYPE; negative or non-finite coordinates; a class that is not in `classes`.
     """
 
     def __init__(self, root: str | Path, split: str = "train", classes: list = None, transforms=None,
                  year: str = "2012", download: bool = False):
-        if download and not (Path(root) / "VOCdevkit" / f"VOC{year}").is_dir():
+        if download and not (Path(root) / "VOCdevkit" / f"VOC{year}" / "ImageSets" / "Main" / f"{split}.txt").is_file():
             from torchvision.datasets import VOCDetection  # the only line here that can reach the network
             Path(root).mkdir(parents=True, exist_ok=True)
             VOCDetection(str(root), year=year, image_set=split, download=True)

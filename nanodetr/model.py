@@ -390,6 +390,6 @@ class DETR(DETRNetwork):
         file = Path(source) / "model.safetensors" if Path(source).is_dir() else Path(source)
         config = file.with_name("config.json")
         for needed in (file, config):
-            if not needed.is_file(): raise CheckpointError(f"{needed}: {NO_FILE}")
+            if not needed.is_file(): raise CheckpointError(f"{needed}: {NO_FILE}, or {', '.join(shipped_models())}")
         if known: raise ConfigError(f"{config} says all about this model: leave out {', '.join(known)}")
         return load_weights(cls(DETRConfig.from_json(config.read_bytes(), str(config)), backbone), file).eval()

@@ -614,3 +614,17 @@ def test_real_folders(name, counts, dropped, problems):
     if name == "voc100":
         assert sets[0].classes == VOC_CLASSES
         assert sum(int(data.get_target(i)["difficult"].sum()) for data in sets for i in range(len(data))) == 38
+
+
+def test_voc_download_is_by_split(tmp_path, monkeypatch):
+    "VOC 2007 comes in two archives: having trainval does not mean having test."
+    import torchvision.datasets
+
+    asked = []
+    monkeypatch.setattr(torchvision.datasets, "VOCDetection", lambda root, **wanted: asked.append(wanted))
+    main = tmp_path / "VOCdevkit" / "VOC2007" / "ImageSets" / "Main"
+    main.mkdir(parents=True)
+    (main / "trainval.txt").write_text("000001\n")
+    for split in ("trainval", "test"):
+        with pytest.raises(DataError): VOCDataset(tmp_path, split, year="2007", download=True)
+    assert asked == [{"year": "2007", "image_set": "test", "download": True}]

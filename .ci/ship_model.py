@@ -1,0 +1,67 @@
+"""Put a trained run into the library: `python .ci/ship_model.py RUN NAME`, after
+
+    OMP_NUM_THREADS=1 nanodetr train --epochs 64 --seed 0 --set ema=0.999 --snapshots 0,1,2,4,8,16,32 --out RUN
+
+Copies configuration, weights and snapshots to nanodetr/weights/NAME, measures the model on the validation and the test
+pictures, and writes command, figures and hashes into nanodetr/weights/manifest.json. tests/test_shipped.py holds the
+files to it.
+"""
+import argparse
+import hashlib
+import json
+import platform
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+
+from nanodetr.data import open_dataset
+from nanodetr.evaluation import evaluate
+from nanodetr.model import DETR
+
+WEIGHTS = Path(__file__).resolve().parent.parent / "nanodetr" / "weights"
+
+
+def copy(run: Path, to: Path) -> dict:
+    "The files of a model from the folder of its run; returns their hashes."
+    shutil.rmtree(to, ignore_errors=True)
+    (to / "snapshots").mkdir(parents=True)
+    files = [run / "config.json", run / "model.safetensors", *sorted(run.glob("snapshots/*.safetensors"))]
+    for file in files:
+        (to / file.relative_to(run)).write_bytes(file.read_bytes())  # not its permissions
+    return {str(file.relative_to(run)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def command(run: dict) -> str:
+    "The command line that made a run, from its run.json."
+    words = [f"--{name.replace('_', '-')} {value}" for name, value in run.items()
+             if value is not None and value is not False and name not in ("set", "quiet", "preset")]
+    return " ".join(["nanodetr train", *words, *(f"--set {pair}" for pair in run["set"] or [])])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("name")
+    args = parser.parse_args()
+    run, done = (json.loads((args.run / name).read_text()) for name in ("run.json", "evaluation.json"))
+    hashes = copy(args.run, WEIGHTS / args.name)
+    model = DETR.from_pretrained(WEIGHTS / args.name)
+    figures = {split: evaluate(model, open_dataset(run["data"], split), batch_size=50, progress=False) for split in ("val", "test")}
+    entry = {
+        "command": command(run), "seed": run["seed"] or 0, "data": run["data"], "steps": done["steps"],
+        "minutes": round(done["minutes"], 1), "threads": torch.get_num_threads(), "torch": torch.__version__, "machine": platform.machine(),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "figures": {split: {name: round(scores[name], 4) for name in ("AP", "AP50", "AP75")} for split, scores in figures.items()},
+        "sha256": hashes,
+    }
+    path = WEIGHTS / "manifest.json"
+    known = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps({**known, args.name: entry}, indent=1) + "\n")
+    print(json.dumps(entry, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
