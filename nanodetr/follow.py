@@ -61,24 +61,24 @@ def functions(text: str) -> list:
             found.append((node.name, node, None))
     return [entry for entry in found if to_write(entry[1])]
 
-# %% ../nbs/93_follow.ipynb #c609ca7b
+# %% ../nbs/93_follow.ipynb #8ab338ef
 def calls(body: list) -> list:
     "The names that some statements call, in the order of the text, without Python's own."
     nodes = sorted((node for part in body for node in ast.walk(part) if isinstance(node, ast.Call)),
                    key=lambda node: (node.func.end_lineno, node.func.end_col_offset))
     names = [getattr(node.func, "attr", getattr(node.func, "id", "")) for node in nodes]
-    return [name for name in dict.fromkeys(names) if name and not name.startswith("__") and not hasattr(builtins, name)]
+    return [name for name in dict.fromkeys(names) if name not in ("", "self", "cls") and not name.startswith("__") and not hasattr(builtins, name)]
 
 
-def hint(function: ast.AST, owner: ast.AST = None, width: int = 110) -> str:
-    "One line of comment: how many lines, what they call, and what the docstring of the class promises for a method without one."
+def hint(function: ast.AST, owner: ast.AST = None, width: int = 112) -> str:
+    "One line of comment: what a method without a docstring returns by that of its class, how many lines, and what they call."
     body, promise = to_write(function), ""
     if owner is not None and not ast.get_docstring(function):
-        promise = re.search(rf"\b{function.name}: (.+)", ast.get_docstring(owner) or "")
-        promise = promise.group(1) if promise else ""
-    size = sum(part.end_lineno - part.lineno + 1 for part in body)
-    tools = ", ".join(calls(body)[:6])
-    line = f"# your turn, {size} line{'s' * (size > 1)} here" + f"; with {tools}" * bool(tools) + f": {promise}" * bool(promise)
+        found = re.search(rf"\b{function.name}: (.+?)(\.\s|\.?\n\n|\.?$)", ast.get_docstring(owner) or "", re.S)
+        promise = " ".join(found.group(1).split()) if found else ""
+        promise = promise[promise.find("->"):] if "->" in promise else promise
+    size, tools = sum(part.end_lineno - part.lineno + 1 for part in body), ", ".join(calls(body)[:6])
+    line = f"# your turn: {promise + '; ' if promise else ''}{size} line{'s' * (size > 1)} here" + f", with {tools}" * bool(tools)
     return line if len(line) <= width else line[:line.rfind(" ", 0, width - 3)].rstrip(",;:") + " ..."
 
 # %% ../nbs/93_follow.ipynb #9fd989c1
@@ -285,7 +285,7 @@ def telling(text: str) -> str:
     if not any(isinstance(node, ast.Assert) for node in ast.walk(tree)): return text
     return ast.unparse(ast.fix_missing_locations(Telling().visit(tree)))
 
-# %% ../nbs/93_follow.ipynb #8269306b
+# %% ../nbs/93_follow.ipynb #17c2a48d
 class Failure(NamedTuple):
     "Where a run ended (cell, and line in it; 0 where that says nothing) and what was said."
     cell: int
@@ -329,8 +329,9 @@ def play(cells: list, folder: Path, timeout: int = 120, last: int = None) -> "Fa
         raise FollowError(f"--check runs notebooks and needs {error.name}: pip install nbclient ipykernel") from error
     first = inspect.getsource(how_far) + "\n\n" + inspect.getsource(tell) + "\ntell_how_far = tell"
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(text or "") for text in [first, *cells]])
-    clone = str(Path(folder).resolve().parent)
-    env = {**os.environ, "IN_TEST": "1", "PYTHONPATH": os.pathsep.join(filter(None, [clone, os.environ.get("PYTHONPATH")]))}
+    above = Path(folder).resolve().parent  # in a clone, the library is the one beside the notebooks
+    places = [str(above)] * (above / "nanodetr").is_dir() + [os.environ.get("PYTHONPATH", "")]
+    env = {**os.environ, "IN_TEST": "1", "PYTHONPATH": os.pathsep.join(filter(None, places))}
     client = NotebookClient(book, timeout=timeout, kernel_name="python3", resources={"metadata": {"path": str(folder)}},
                             extra_arguments=["--log-level=ERROR"])
     with client.setup_kernel(env=env):
@@ -378,7 +379,7 @@ def suspects(course: dict, mine: dict, last: int) -> list:
     reached = reachable(course, last)
     return sorted(reversed(before), key=lambda name: name not in reached)
 
-# %% ../nbs/93_follow.ipynb #fed241af
+# %% ../nbs/93_follow.ipynb #bad94ca6
 def further(new: "Failure | None", old: Failure) -> bool:
     "Did the new run get past where the old one failed?"
     return new is None or (new.cell, new.line) > (old.cell, old.line)
@@ -389,10 +390,11 @@ def blame(course: dict, mine: dict, failure: Failure, run) -> tuple:
     near = suspects(course, mine, failure.cell)
     for name in near:
         rest = {other: text for other, text in mine.items() if other != name}
-        if further(after := run(rest), failure): return {name: failure.says}, after
+        if further(after := run(rest, None if rest else failure.cell), failure): return {name: failure.says}, after
     alone = {name: run({name: mine[name]}, failure.cell) for name in near}
     guilty = {name: found.says for name, found in alone.items() if found} or {name: "only together: " + failure.says for name in near}
-    return guilty, run({name: text for name, text in mine.items() if name not in guilty}) if guilty else failure
+    rest = {name: text for name, text in mine.items() if name not in guilty}
+    return guilty, run(rest, None if rest else failure.cell) if guilty else failure
 
 
 def judge(course: dict, copy: dict, folder: Path, timeout: int = 120, say=lambda line: None) -> list:
@@ -407,7 +409,8 @@ def judge(course: dict, copy: dict, folder: Path, timeout: int = 120, say=lambda
         else: mine[name] = with_helpers(text, copy, known)
 
     def run(chosen, last=None):
-        say(f"running the proofs with your {', '.join(chosen) or 'copy out of the way'}")
+        whose = "the course's definitions alone" if not chosen else f"your {', '.join(chosen)}" if len(chosen) < 6 else f"{len(chosen)} definitions of yours"
+        say(f"running the proofs with {whose}")
         return play(compose(course, chosen), folder, timeout, last)
 
     failure = run(mine) if mine else None
@@ -419,7 +422,7 @@ def judge(course: dict, copy: dict, folder: Path, timeout: int = 120, say=lambda
     verdicts |= {name: Verdict(name, "right") for name in mine}
     return [verdicts[name] for name in wanted]
 
-# %% ../nbs/93_follow.ipynb #774c18ac
+# %% ../nbs/93_follow.ipynb #8388ab40
 def is_clone(folder: Path) -> bool:
     "Is this the top of a clone of the course?"
     settings = Path(folder) / "settings.ini"
@@ -455,9 +458,9 @@ def nearest(name: str, choices: list) -> str:
 
 
 def courses(clone: Path) -> dict:
-    "The notebooks that can be followed, {name: path}: those of the course proper that define something."
+    "The notebooks that can be followed, {name: path}: those of the course proper that make a module."
     paths = sorted(Path(clone, "nbs").glob("[0-8][0-9]_*.ipynb"))
-    return {path.stem: path for path in paths if definitions(read_notebook(path))}
+    return {path.stem: path for path in paths if "#| default_exp" in path.read_text(encoding="utf-8")}
 
 
 def find_course(clone: Path, name: str) -> str:
