@@ -236,9 +236,10 @@ def attempts(copy: dict, wanted: dict) -> dict:
             found[name] = Attempt(found[name].text, missing="still to write" + ": " * bool(methods) + ", ".join(methods))
     return found
 
-# %% ../nbs/93_follow.ipynb #6458598d
+# %% ../nbs/93_follow.ipynb #0a98328f
 def how_far(a, b) -> str:
     "In words, how two values that should agree differ: the largest difference, the shapes, or the values themselves."
+    a, b = (x.item() if hasattr(x, "item") and not getattr(x, "shape", True) else x for x in (a, b))  # tensors of one number
     shapes = [tuple(getattr(x, "shape", ())) for x in (a, b)]
     if all(shapes) and shapes[0] != shapes[1]:
         return f"shapes {shapes[0]} and {shapes[1]}"
