@@ -1,0 +1,286 @@
+"""Typing along: every notebook survives being blanked and filled again, and a planted mistake is found where it was planted.
+
+Five of the notebooks are run whole, each in a kernel; NANODETR_SLOW=1 runs all twelve (several minutes).
+"""
+import ast
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from nanodetr import follow
+from nanodetr.cli import main
+
+CLONE = Path(__file__).resolve().parents[1]
+COURSES = follow.courses(CLONE)
+QUICK = ("01_boxes", "04_positional_encoding", "05_attention", "09_matching", "10_loss")
+WHOLE = [name for name in COURSES if name < "13" and (name in QUICK or "NANODETR_SLOW" in os.environ)]
+
+
+def course(name: str) -> dict:
+    return follow.read_notebook(COURSES[name])
+
+
+@pytest.fixture()
+def clone(tmp_path):
+    "A clone with the notebooks of this one, and nothing in work/."
+    (tmp_path / "nbs").mkdir()
+    shutil.copy(CLONE / "settings.ini", tmp_path)
+    for path in COURSES.values(): shutil.copy(path, tmp_path / "nbs")
+    return tmp_path
+
+
+def nanodetr(clone: Path, capsys, *arguments) -> tuple:
+    "(exit status, standard output, last line of standard error) of `nanodetr follow` in a clone."
+    before = Path.cwd()
+    os.chdir(clone)
+    try: status = main(["follow", *map(str, arguments)])
+    finally: os.chdir(before)
+    out, err = capsys.readouterr()
+    return status, out, (err.strip().splitlines() or [""])[-1]
+
+
+def edit(path: Path, changes: dict) -> None:
+    "Put definitions, {name: text}, into a copy."
+    copy = json.loads(path.read_text())
+    for cell in copy["cells"]:
+        if cell["cell_type"] == "code": cell["source"] = follow.put(follow.source(cell), changes)
+    path.write_text(json.dumps(copy))
+
+
+def test_all_twelve_can_be_followed():
+    assert [name[:2] for name in COURSES][:12] == [f"{k:02}" for k in range(1, 13)]
+
+
+def all_functions(text: str) -> dict:
+    return {name: node for name, node, _ in follow.functions(text)}
+
+
+@pytest.mark.parametrize("name", COURSES)
+def test_round_trip(name):
+    "Blank, every function keeps its signature, docstring and decorators, and no more; with the bodies back, it is the course's text again."
+    original, copy = course(name), follow.blank_notebook(course(name), name)
+    wanted, cells = follow.definitions(original), {cell["id"]: cell for cell in copy["cells"]}
+    assert wanted
+    for cell in original["cells"]:
+        text, marks = follow.source(cell), r"(?m)^#\|\s*(export|default_exp).*\n?"
+        plain = re.sub(marks, "", text)
+        if cell["cell_type"] != "code" or not plain: continue
+        blank = cells[cell["id"]]
+        assert blank["outputs"] == [] and blank["execution_count"] is None
+        new = follow.source(blank)
+        if not follow.is_exported(cell):
+            assert new == text
+            continue
+        assert not follow.functions(new)  # nothing of a body is left
+        back = follow.put(new, wanted)
+        assert back == plain and ast.dump(ast.parse(back)) == ast.dump(ast.parse(text))
+        before = {n.name: n for n in ast.walk(ast.parse(text)) if isinstance(n, follow.FUNCTION)}
+        for node in ast.walk(ast.parse(new)):
+            if not isinstance(node, follow.FUNCTION): continue
+            full = before[node.name]
+            assert ast.get_docstring(node) == ast.get_docstring(full) and ast.dump(node.args) == ast.dump(full.args)
+            assert [ast.dump(d) for d in node.decorator_list] == [ast.dump(d) for d in full.decorator_list]
+        assert new.count("# your turn") == len(follow.functions(text)) and all(len(line) <= 160 for line in new.splitlines())
+        kept = [line.strip() for line in text.splitlines() if re.match(r"\s*#(?!\|)", line) and line not in "".join(
+            "\n".join(text.splitlines()[node.body[0].lineno - 1:node.end_lineno]) for node in all_functions(text).values())]
+        assert all(line in new for line in kept if line.startswith("# ("))  # the shapes in the signatures
+
+
+def links(cell: dict) -> list:
+    "The targets of the links and images of a markdown cell, without those in code."
+    return [m.group(2) or m.group(4) for part in follow.CODE.split(follow.source(cell))[::2] for m in follow.LINK.finditer(part)]
+
+
+@pytest.mark.parametrize("name", COURSES)
+def test_links_lead_to_the_same_place_from_the_copy(name):
+    original = [target for cell in course(name)["cells"] if cell["cell_type"] == "markdown" for target in links(cell)]
+    copied = [target for cell in follow.blank_notebook(course(name), name)["cells"] if cell["cell_type"] == "markdown" for target in links(cell)]
+    assert len(original) == len(copied) > 1
+    for old, new in zip(original, copied):
+        if re.match(r"[a-z]+:|#", old): assert new == old
+        else: assert (CLONE / "work" / new).resolve() == (CLONE / "nbs" / old).resolve()
+
+
+def noted(text: str) -> str:
+    "A cell in which every function that there was to write notes that it was called."
+    tree = ast.parse(text)
+    wanted = {(node.lineno, node.name): name for name, node, _ in follow.functions(text)}
+    for node in ast.walk(tree):
+        if isinstance(node, follow.FUNCTION) and (node.lineno, node.name) in wanted:
+            place = int(ast.get_docstring(node, clean=False) is not None)
+            node.body.insert(place, ast.parse(f"CALLED.add({wanted[node.lineno, node.name]!r})").body[0])
+    return ast.unparse(ast.fix_missing_locations(tree))
+
+
+def by_twos(function, names) -> dict:
+    "{name: what the function says of it}, two at a time: a kernel keeps one core busy."
+    with ThreadPoolExecutor(2) as pool: return dict(zip(names, pool.map(function, names)))
+
+
+def test_filled_again_it_runs_and_calls_everything(tmp_path):
+    "The copies with the real bodies back, run in work/: all checks pass, and every function that there was to write is called."
+    (tmp_path / "work").mkdir()
+    for part in ("nbs", "nanodetr"): (tmp_path / part).symlink_to(CLONE / part)
+
+    def run(name):
+        original = course(name)
+        wanted, exported = follow.definitions(original), {cell["id"] for cell in original["cells"] if follow.is_exported(cell)}
+        everything, cells = sorted(part for text in wanted.values() for part in all_functions(text)), ["CALLED = set()"]
+        for cell in follow.blank_notebook(original, name)["cells"]:
+            if cell["cell_type"] != "code": continue
+            text = follow.source(cell)
+            cells.append(noted(follow.put(text, wanted)) if cell.get("id") in exported else text)
+        cells.append(f"not_called = [name for name in {everything} if name not in CALLED]\nassert not not_called, not_called")
+        return follow.play(cells, tmp_path / "work", 600)
+
+    failures = {name: failure for name, failure in by_twos(run, WHOLE).items() if failure}
+    assert not failures, failures
+
+
+@pytest.mark.parametrize("name", COURSES)
+def test_blank_fails_naming_every_definition(name, clone, capsys):
+    assert nanodetr(clone, capsys, name)[0] == 0
+    status, out, _ = nanodetr(clone, capsys, name, "--check")
+    lines, wanted = out.splitlines(), follow.definitions(course(name))
+    assert status == 1 and lines[-1] == f"0 of {len(wanted)} right"
+    assert [line.split()[2] for line in lines[:-1]] == list(wanted) and all(line.startswith("not yet ") for line in lines[:-1])
+
+
+def another_way(text: str) -> str:
+    "The same definition, told from the course's: a statement that does nothing at the start of each function."
+    for _, node, _ in reversed(follow.functions(text)):
+        lines = text.splitlines()
+        first = follow.to_write(node)[0]
+        before = lines[first.lineno - 1][:first.col_offset]
+        if before.strip(): continue
+        text = "\n".join([*lines[:first.lineno - 1], before + "another_way = True", *lines[first.lineno - 1:]])
+    return text
+
+
+PLANTED = {  # notebook, definition, right, wrong, what the verdict says; are all the others written in another way?
+    "transposed key": ("05_attention", "attend", "key.transpose(-2, -1)", "key", "shapes cannot be multiplied", False),
+    "missing scale": ("05_attention", "attend", " / math.sqrt(query.shape[-1])", "", "largest difference", True),
+    "label off by one": ("10_loss", "SetCriterion", "query] = labels", "query] = labels + 1", "", False),
+    "wrong box format": ("09_matching", "HungarianMatcher", "pairwise_giou(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(target_boxes))",
+                         "pairwise_giou(boxes, target_boxes)", "", False),
+    "a corner for a centre": ("01_boxes", "xyxy_to_cxcywh", "(x0 + x1) / 2", "x0", "", True),
+}
+
+
+def test_a_planted_mistake_is_blamed_on_its_definition_alone(clone):
+    (clone / "nanodetr").symlink_to(CLONE / "nanodetr")
+    (clone / "work").mkdir()
+
+    def judged(mistake):
+        name, definition, right, wrong, says, others = PLANTED[mistake]
+        wanted = follow.definitions(course(name))
+        assert wanted[definition].count(right) == 1
+        mine = {other: another_way(text) if others else text for other, text in wanted.items()}
+        copy = follow.blank_notebook(course(name), name)
+        for cell in copy["cells"]:
+            if cell["cell_type"] == "code": cell["source"] = follow.put(follow.source(cell), {**mine, definition: wanted[definition].replace(right, wrong)})
+        return follow.judge(course(name), copy, clone / "work")
+
+    for mistake, verdicts in by_twos(judged, PLANTED).items():
+        _, definition, _, _, says, others = PLANTED[mistake]
+        blamed = [verdict for verdict in verdicts if verdict.state != "right"]
+        assert [(verdict.state, verdict.name) for verdict in blamed] == [("wrong", definition)] and says in blamed[0].says, (mistake, verdicts)
+
+
+def test_all_right(clone, capsys):
+    "Word for word the course's: no run is needed to know. One of them blank: the rest is still right."
+    path, _ = follow.begin(clone, "04_positional_encoding")
+    wanted = follow.definitions(course("04_positional_encoding"))
+    edit(path, wanted)
+    status, out, err = nanodetr(clone, capsys, "04", "--check")
+    assert status == 0 and out.splitlines()[-1] == "4 of 4 right" and "running" not in err
+    edit(path, {"LearnedPositions": follow.blank(wanted["LearnedPositions"])})
+    status, out, _ = nanodetr(clone, capsys, "04", "--check")
+    assert status == 1 and out.count("right    ") == 3 and "still to write: __init__, forward" in out
+
+
+def small(clone: Path, *texts) -> Path:
+    "A course of a notebook whose exported cells are `texts`, each followed by its proof; the path of its copy."
+    cells = [{"id": f"c{k}", "cell_type": "code", "metadata": {}, "execution_count": None, "outputs": [], "source": text} for k, text in enumerate(texts)]
+    notebook = {"cells": [{**cells[0], "id": "name", "source": "#| default_exp small"}, *cells], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+    (clone / "nbs/20_small.ipynb").write_text(json.dumps(notebook))
+    return follow.begin(clone, "20_small")[0]
+
+
+def test_what_does_not_come_to_an_end(clone, capsys):
+    path = small(clone, "#| export\ndef one(x):\n    return 1", "assert one(0) == 1", "#| export\ndef two(x):\n    return 2", "assert two(0) == 2")
+    edit(path, {"one": "def one(x):\n    while True: pass", "two": "def two(x):\n    return 1 + 1"})
+    status, out, _ = nanodetr(clone, capsys, "small", "--check", "--timeout", 3)
+    assert status == 1 and "wrong    one  no end after 3 s" in out and "right    two" in out
+    edit(path, {"one": "def one(x):\n    import os\n    os._exit(1)"})
+    status, out, _ = nanodetr(clone, capsys, "small", "--check", "--timeout", 60)
+    assert status == 1 and "wrong    one  the kernel died" in out and "right    two" in out
+
+
+def test_when_the_course_itself_fails(clone, capsys):
+    path = small(clone, "#| export\ndef one(x):\n    return 1", "assert one(0) == 2")
+    edit(path, {"one": "def one(x):\n    return 1 + 0"})
+    status, _, err = nanodetr(clone, capsys, "small", "--check")
+    assert status == 2 and "the course's own notebook fails" in err
+
+
+def test_names(clone, capsys):
+    assert "did you mean 05_attention?" in nanodetr(clone, capsys, "atention")[2]
+    assert "did you mean HungarianMatcher?" in nanodetr(clone, capsys, "--reveal", "HungarianMacher")[2]
+    for name in ("5", "nothing_like_it"):
+        status, _, line = nanodetr(clone, capsys, name)
+        assert status == 2 and line.startswith("nanodetr: error: no notebook ")
+    for name in ("05", "attention", "05_attention", "nbs/05_attention.ipynb"): assert follow.find_course(clone, name) == "05_attention"
+    status, out, _ = nanodetr(clone, capsys, "--reveal", "MultiHeadAttention.split")
+    assert status == 0 and out.startswith("def split(self") and "unflatten" in out
+    assert nanodetr(clone, capsys, "09", "--reveal", "HungarianMatcher")[1].startswith("class HungarianMatcher(nn.Module):")
+    assert "which notebook" in nanodetr(clone, capsys, "--check")[2]
+    assert "nanodetr follow 05_attention" in nanodetr(clone, capsys, "05", "--check")[2]
+
+
+def test_never_overwrites(clone, capsys):
+    path = clone / "work/05_attention.ipynb"
+    assert nanodetr(clone, capsys, "05")[0] == 0
+    edit(path, {"attend": follow.definitions(course("05_attention"))["attend"]})
+    mine = path.read_bytes()
+    status, _, line = nanodetr(clone, capsys, "05")
+    assert status == 2 and str(path) in line and "--force" in line and path.read_bytes() == mine
+    assert "05_attention               9 to write   work/05_attention.ipynb: 1 written" in nanodetr(clone, capsys)[1]
+    for k in (1, 2):
+        assert nanodetr(clone, capsys, "05", "--force")[0] == 0
+        kept = path.with_name(f"05_attention.old{k}.ipynb")
+        assert kept.exists() and (kept.read_bytes() == mine) == (k == 1) and path.read_bytes() != mine
+    path.write_text("{")
+    assert "is not a notebook" in nanodetr(clone, capsys, "05", "--check")[2]
+
+
+def test_found_from_below_and_without_notebooks(clone, capsys, tmp_path_factory, monkeypatch):
+    (clone / "a/b").mkdir(parents=True)
+    assert follow.find_clone(clone / "a/b") == clone.resolve()
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    assert follow.find_clone(elsewhere) == CLONE  # where the package comes from
+    shutil.copytree(CLONE / "nanodetr", elsewhere / "site/nanodetr", ignore=shutil.ignore_patterns("weights", "__pycache__"))  # as from a wheel
+    code = "import sys; from nanodetr.cli import main; sys.exit(main(['follow', '05']))"
+    found = subprocess.run([sys.executable, "-c", code], cwd=elsewhere, env={**os.environ, "PYTHONPATH": str(elsewhere / "site")}, capture_output=True, text=True)
+    assert found.returncode == 2 and "git clone " in found.stderr and "Traceback" not in found.stderr and len(found.stderr.strip().splitlines()) == 1
+
+
+def test_nbdev_never_takes_from_work(clone):
+    "It looks into nbs/ only; and a copy, even half filled, exports nothing if nbdev is pointed at it."
+    follow.begin(clone, "05_attention")
+    edit(clone / "work/05_attention.ipynb", follow.definitions(course("05_attention")))
+    (clone / "nanodetr").mkdir()
+    code = "from nbdev.doclinks import nbglob; from nbdev.export import nb_export; print(*nbglob()); nb_export('work/05_attention.ipynb', lib_path='nanodetr')"
+    found = subprocess.run([sys.executable, "-c", code], cwd=clone, capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    assert "05_attention.ipynb" in found.stdout and "work/" not in found.stdout.replace(str(clone), "")
+    assert not list((clone / "nanodetr").glob("*.py"))
+    ignored = subprocess.run(["git", "check-ignore", "work/05_attention.ipynb"], cwd=CLONE, capture_output=True, text=True)
+    assert ignored.returncode in (0, 128)  # 128: not a git repository
