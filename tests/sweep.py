@@ -1,12 +1,19 @@
 """Move every control of an explorer through its values, and see that it follows.
 
-Imported by tests, and run in other environments (.ci/colab_check.py), so it needs nothing but ipywidgets and what it is given.
+Run in other environments than the tests' own too, as a program (`python tests/sweep.py`) and from .ci/colab_check.py.
 """
+import inspect
 import io
+import json
+import sys
 import time
+import traceback
+from pathlib import Path
 
 import ipywidgets as widgets
 from PIL import Image
+
+WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def values_of(control, most=9) -> list:
@@ -32,7 +39,7 @@ def looks(explorer) -> bytes:
 
 
 def sweep(explorer) -> dict:
-    """{control: (values tried, different pictures seen)}; afterwards every control is back where it was.
+    """{control: (values tried, different pictures seen)}; every control is moved back before the next.
 
     Raises what drawing raises, and AssertionError where no value of a control changes the picture.
     """
@@ -65,3 +72,55 @@ def sweep_all(names: dict, broken=("toy",)) -> str:
         said.append(f"{name}: " + ", ".join(f"{control} {tried} values, {seen} pictures" for control, (tried, seen) in found.items())
                     + f" ({time.perf_counter() - started:.1f} s)")
     return "\n".join(said)
+
+
+def explorers() -> dict:
+    "{name: function} of the explorers that the library has."
+    from nanodetr import widgets as module
+    return {name: f for name, f in vars(module).items() if name.startswith("explore_") and callable(f)}
+
+
+def build(f):
+    "An explorer of the function `f`, about the shipped model and a few held-out pictures."
+    from nanodetr.data import ShapesDataset
+    from nanodetr.evaluation import predict
+    from nanodetr.model import DETR
+
+    val, model = ShapesDataset("val", n=3), DETR.from_pretrained("nano-shapes").eval()
+    images, targets = zip(*(val[i] for i in range(len(val))))
+    stock = {"model": model, "images": list(images), "targets": list(targets), "data": val, "dataset": val, "classes": val.classes}
+    names = inspect.signature(f).parameters
+    # what is measured comes in pixels
+    if "detections" in names: stock["detections"], stock["targets"] = predict(model, val, progress=False)
+    required = [name for name, parameter in names.items() if parameter.default is parameter.empty]
+    if unknown := [name for name in required if name not in stock]:
+        raise LookupError(f"tests/sweep.py does not say what {f.__name__} gets as {', '.join(unknown)}: add it to build()")
+    return f(**{name: stock[name] for name in required})
+
+
+def shows(explorer) -> bool:
+    "Whether a cell that ends with it gets a widget."
+    from IPython.core.interactiveshell import InteractiveShell
+    from IPython.display import display
+    from IPython.utils.capture import capture_output
+
+    InteractiveShell.instance()
+    with capture_output() as shown: display(explorer)
+    return any(WIDGET in output.data for output in shown.outputs)
+
+
+def main() -> None:
+    "Sweeps every explorer; writes {name: {control: [values, pictures]} or a traceback} to the file sys.argv[1]."
+    import IPython
+    told = {"versions": {"ipywidgets": widgets.__version__, "IPython": IPython.__version__}}
+    for name, f in explorers().items():
+        try:
+            explorer = build(f)
+            assert shows(explorer), "it is not shown as a widget"
+            told[name] = sweep(explorer)
+        except Exception: told[name] = traceback.format_exc()
+    Path(sys.argv[1]).write_text(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main()

@@ -30,8 +30,6 @@ PLAYED = []
 ALLOWED = [
 ]
 BADGE = '<svg xmlns="http://www.w3.org/2000/svg" width="117" height="20"><rect width="117" height="20" fill="#777"/></svg>'
-# what moves a control, by what it is made of
-KEYS = {".noUi-handle": ("ArrowRight", "ArrowLeft"), "select": ("ArrowDown", "ArrowUp"), "input[type=checkbox]": ("Space",)}
 CHROMIUMS = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome",
              "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome", "/Applications/Chromium.app/Contents/MacOS/Chromium"]
 
@@ -188,25 +186,29 @@ class Shown:
         return found
 
     def step(self, label):
-        "One step of the control by the keyboard, up or, from its end on, down."
+        "One step of the control, up or, from its end on, down: by the keyboard, but for lists, whose arrows JupyterLab takes to itself."
         control, before = self.control(label), self.state(label)
-        for selector, keys in KEYS.items():
-            part = control.locator(selector)
-            if part.count(): break
-        for key in keys[self.backwards:]:
-            part.first.focus()
+        if (options := control.locator("select")).count():
+            index, count = options.evaluate("list => [list.selectedIndex, list.length]")
+            options.select_option(index=(index + 1) % count)
+            return wait_until(lambda: self.state(label) != before, 5, f"{label!r} to leave {before}")
+        slides = control.locator(".noUi-handle").count()
+        part = control.locator(".noUi-handle" if slides else "input[type=checkbox]").first
+        for key in (["ArrowRight", "ArrowLeft"][self.backwards:] if slides else ["Space"]):
+            part.focus()
             self.page.page.keyboard.press(key)
-            end = time.monotonic() + 2
+            end = time.monotonic() + 5
             while time.monotonic() < end:
                 if self.state(label) != before: return
                 time.sleep(0.05)
             self.backwards = True  # it stood at its end
-        pytest.fail(f"{self.page.notebook}: {' or '.join(keys)} does not move {label!r}, which stays at {before}")
+        pytest.fail(f"{self.page.notebook}: the keys do not move {label!r}, which stays at {before}")
 
     def state(self, label):
+        "Where a control stands, as the page shows it."
         return self.control(label).evaluate("""control => {
-            const handle = control.querySelector('.noUi-handle'), list = control.querySelector('select'), box = control.querySelector('input[type=checkbox]');
-            return handle ? handle.getAttribute('aria-valuenow') : list ? list.value : box ? String(box.checked) : null }""")
+            const find = selector => control.querySelector(selector), list = find('select'), box = find('input[type=checkbox]');
+            return list ? list.value : box ? String(box.checked) : (find('.widget-readout') ?? find('.noUi-handle')).textContent }""")
 
     def changes(self, before, seconds=30):
         "Waits for another picture than `before`, and returns its hash; None if it does not come."
