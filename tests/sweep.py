@@ -16,17 +16,19 @@ from PIL import Image
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
-def values_of(control, most=9) -> list:
-    "Up to `most` values of a control, spread over all that it can take; [] for one that has no list of values (a text, an upload)."
-    if isinstance(control, widgets.Checkbox): return [False, True]
-    if hasattr(control, "options"): values = list(getattr(control, "_options_values", control.options))
+def positions_of(control, most=9) -> tuple:
+    """(the trait that the page sets, up to `most` of its values, spread over all that it can take).
+
+    The values are [] for a control without a list of values (a text, an upload).
+    """
+    if isinstance(control, widgets.Checkbox): return "value", [False, True]
+    if hasattr(control, "options"): trait, values = "index", list(range(len(control.options)))
     elif hasattr(control, "min") and hasattr(control, "max"):
-        step = getattr(control, "step", None) or 1
-        count = round((control.max - control.min) / step)
-        values = [type(control.value)(control.min + i * step) for i in range(count + 1)]
-    else: return []
-    if len(values) <= most: return values
-    return [values[round(i * (len(values) - 1) / (most - 1))] for i in range(most)]
+        count = round((control.max - control.min) / control.step)
+        trait, values = "value", [type(control.value)(control.min + i * control.step) for i in range(count + 1)]
+    else: return "value", []
+    if len(values) <= most: return trait, values
+    return trait, [values[round(i * (len(values) - 1) / (most - 1))] for i in range(most)]
 
 
 def looks(explorer) -> bytes:
@@ -45,14 +47,17 @@ def sweep(explorer) -> dict:
     """
     found = {}
     for name, control in explorer.controls.items():
-        before, start = control.value, looks(explorer)
-        if len(values := values_of(control)) < 2: continue
+        trait, values = positions_of(control)
+        if len(values) < 2: continue
+        before, start = getattr(control, trait), looks(explorer)
+        # a list whose value is None shows nothing, even where None is the value of an option: it has to be chosen by its index
+        assert before is not None, f"{name!r} shows no choice"
         seen = {start}
         for value in values:
-            control.value = value
-            assert explorer.values[name] == value and "Error" not in explorer.words.value, explorer.words.value
+            setattr(control, trait, value)
+            assert getattr(control, trait) == value and "Error" not in explorer.words.value, explorer.words.value
             seen.add(looks(explorer))
-        control.value = before
+        setattr(control, trait, before)
         assert len(seen) > 1, f"{name!r} changes nothing: {values}"
         found[name] = (len(values), len(seen))
     assert found, "an explorer without a control to move"
@@ -85,10 +90,11 @@ def build(f):
     from nanodetr.data import ShapesDataset
     from nanodetr.evaluation import predict
     from nanodetr.model import DETR
+    from nanodetr.widgets import load_snapshots
 
-    val, model = ShapesDataset("val", n=3), DETR.from_pretrained("nano-shapes").eval()
+    val, model = ShapesDataset("val", n=12), DETR.from_pretrained("nano-shapes").eval()
     images, targets = zip(*(val[i] for i in range(len(val))))
-    stock = {"model": model, "images": list(images), "targets": list(targets), "data": val, "dataset": val, "classes": val.classes}
+    stock = {"model": model, "images": list(images), "targets": list(targets), "classes": val.classes, "snapshots": load_snapshots()}
     names = inspect.signature(f).parameters
     # what is measured comes in pixels
     if "detections" in names: stock["detections"], stock["targets"] = predict(model, val, progress=False)
