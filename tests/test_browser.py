@@ -22,10 +22,15 @@ ROOT = Path(__file__).resolve().parent.parent
 SCREENSHOTS = Path(os.environ.get("SCREENSHOTS") or ROOT / ".screenshots")
 # (notebook, a variable: the explorer is shown by the first cell that has this word and shows a widget, the control's label)
 ROWS = [
-    ("91_widgets.ipynb", "toy", "slope"),
+    ("00_tour.ipynb", "explorer", "threshold"),
+    ("06_encoder.ipynb", "explorer", "row"),
+    ("07_decoder.ipynb", "explorer", "query"),
+    ("09_matching.ipynb", "explorer", "class x"),
 ]
 # notebooks whose explorer has a Play button: (notebook, variable, the label of the control that it drives)
-PLAYED = []
+PLAYED = [
+    ("11_training.ipynb", "explorer", "training"),
+]
 # console errors that are nobody's fault, each with its reason
 ALLOWED = [
 ]
@@ -182,7 +187,7 @@ class Shown:
     def control(self, label):
         "The part of the row with this label: a slider, a drop-down list or a checkbox."
         found = self.place.locator(".widget-inline-hbox").filter(has=self.page.page.get_by_text(label, exact=True)).first
-        found.wait_for(timeout=10_000)
+        wait_until(found.count, 10, lambda: f"a control with the label {label!r}; there are {self.place.locator('.widget-label, .widget-checkbox').all_inner_texts()}")
         return found
 
     def step(self, label):
