@@ -50,12 +50,13 @@ def sweep(explorer) -> dict:
         trait, values = positions_of(control)
         if len(values) < 2: continue
         before, start = getattr(control, trait), looks(explorer)
-        # a list whose value is None shows nothing, even where None is the value of an option: it has to be chosen by its index
+        # a list whose value is None shows an empty line, even where None is the value of an option
         assert before is not None, f"{name!r} shows no choice"
         seen = {start}
-        for value in values:
+        for value in [*values, values[0]]:
             setattr(control, trait, value)
-            assert getattr(control, trait) == value and "Error" not in explorer.words.value, explorer.words.value
+            assert getattr(control, trait) == value, f"{name!r} does not stay at {value}, but goes to {getattr(control, trait)}"
+            assert "Error" not in explorer.words.value, explorer.words.value
             seen.add(looks(explorer))
         setattr(control, trait, before)
         assert len(seen) > 1, f"{name!r} changes nothing: {values}"
