@@ -39,7 +39,9 @@ def check(path: Path, folder: Path, timeout: int) -> tuple[bool, str]:
                             km=KernelManager(kernel_name="colab", kernel_spec_manager=kernels))
     started = time.perf_counter()
     try: client.execute()
-    except CellExecutionError as error: return False, f"{path.name}: {error}"
+    except CellExecutionError as error:
+        plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).splitlines()
+        return False, f"{path.name}: {error.ename}: {error.evalue}\n" + "\n".join(plain if len(plain) < 60 else [*plain[:20], "...", *plain[-30:]])
     said = f"{path.name}: ran, {time.perf_counter() - started:.0f} s"
     if explores:
         shown = sum(WIDGET in output.get("data", {}) for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs)

@@ -19,5 +19,5 @@ import sys, sysconfig
 from pathlib import Path
 Path(sysconfig.get_path("purelib"), "lender.pth").write_text("\n".join(sys.argv[1:]) + "\n")
 PY
-"$1/bin/python" -m ipykernel install --prefix "$1" --name colab --display-name "Colab's versions" > /dev/null
+PYDEVD_DISABLE_FILE_VALIDATION=1 "$1/bin/python" -m ipykernel install --prefix "$1" --name colab --display-name "Colab's versions" > /dev/null
 "$1/bin/python" -c 'import IPython, ipywidgets, torch, torchvision, nanodetr' && echo "$1: use it by  export NANODETR_COLAB=$(cd "$1" && pwd)"

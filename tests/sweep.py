@@ -45,7 +45,7 @@ def sweep(explorer) -> dict:
 
     Raises what drawing raises, and AssertionError where no value of a control changes the picture.
     """
-    found = {}
+    found, start_values = {}, explorer.values
     for name, control in explorer.controls.items():
         trait, values = positions_of(control)
         if len(values) < 2: continue
@@ -58,8 +58,16 @@ def sweep(explorer) -> dict:
             assert getattr(control, trait) == value, f"{name!r} does not stay at {value}, but goes to {getattr(control, trait)}"
             assert "Error" not in explorer.words.value, explorer.words.value
             seen.add(looks(explorer))
-        setattr(control, trait, before)
         assert len(seen) > 1, f"{name!r} changes nothing: {values}"
+        if trait == "index":  # once more from the far ends of the sliders: how far they go may depend on what the list says
+            for value in [*values, values[0]]:
+                setattr(control, trait, value)
+                explorer.paused = True
+                for slider in explorer.controls.values():
+                    if hasattr(slider, "max"): slider.value = slider.max
+                explorer.paused = False
+        setattr(control, trait, before)
+        explorer.set(**start_values)
         found[name] = (len(values), len(seen))
     assert found, "an explorer without a control to move"
     return found
