@@ -4,10 +4,16 @@
 
 # %% auto #0
 __all__ = ['PALETTE', 'CLASS_COLOURS', 'PAPER', 'INK', 'MUTED', 'LINE', 'LIT', 'COST', 'SIGNED', 'HEAT', 'STYLE', 'MAP',
-           'ERROR_COLOURS', 'SHADES', 'class_colour', 'luminance', 'text_colour', 'small_png', 'Picture', 'Panel',
+           'ERROR_COLOURS', 'SHADES', 'PREDICTED', 'MEASURES', 'RIGHT', 'WRONG', 'steps', 'GLOW', 'CELL', 'PICKED',
+           'SAME', 'ELSEWHERE', 'class_colour', 'luminance', 'text_colour', 'small_png', 'Picture', 'Panel',
            'new_figure', 'to_numpy', 'to_picture', 'draw_image', 'draw_box', 'place_labels', 'captions', 'plot_boxes',
            'target_pixels', 'plot_scenes', 'plot_pred', 'plot_map', 'plot_heat', 'plot_attention', 'plot_positions',
-           'plot_curves', 'plot_losses', 'plot_precision_recall', 'plot_error_breakdown', 'plot_matching']
+           'plot_curves', 'plot_losses', 'plot_precision_recall', 'plot_error_breakdown', 'Stamp', 'Stage',
+           'MatchingPicture', 'plot_matching', 'overlap_slope', 'OverlapView', 'plot_overlap', 'NeighboursView',
+           'plot_neighbours', 'WorkingPointView', 'plot_working_point', 'dimmed', 'panel_at', 'frame_image', 'MapGrid',
+           'cells_in', 'blank_picture', 'headline', 'EncoderAttention', 'plot_encoder_attention', 'DecoderAttention',
+           'queries_on_the_same', 'plot_decoder_attention', 'usual_boxes', 'ReplayPicture', 'plot_replay',
+           'DetectionFigure', 'plot_detections', 'plot_query_places']
 
 # %% ../nbs/90_plots.ipynb #7ed41186
 import math
@@ -659,7 +665,14 @@ def plot_error_breakdown(counts, title=None, ax=None):
     if title: ax.set_title(title)
     return ax.figure
 
-# %% ../nbs/90_plots.ipynb #d76fa0b3
+# %% ../nbs/90_plots.ipynb #38ff858a
+from functools import lru_cache
+
+from matplotlib import font_manager
+from matplotlib.text import Text
+from PIL import ImageDraw, ImageFont
+
+# %% ../nbs/90_plots.ipynb #20ae70fc
 def _above_perfect(cost, pred_boxes, pred_probs, boxes, labels) -> dict:
     """The parts (Q,T) of the cost, moved so that a perfect match (probability 1, GIoU 1) costs 0.
 
@@ -675,7 +688,7 @@ def _above_perfect(cost, pred_boxes, pred_probs, boxes, labels) -> dict:
         shifted[name] = part + weight if linear else part - part.min()
     return shifted
 
-# %% ../nbs/90_plots.ipynb #65fa36f0
+# %% ../nbs/90_plots.ipynb #6d6e323e
 def _row_order(total, pairs, others, max_rows) -> list:
     "Queries in the order of the objects they serve, then those of `others`, then the rest, cheapest first."
     served = [q for q, t in sorted(pairs, key=lambda pair: pair[1])]
@@ -683,165 +696,1185 @@ def _row_order(total, pairs, others, max_rows) -> list:
     rest = [q for q in np.argsort(total.min(axis=1), kind="stable").tolist() if q not in served]
     return (served + rest)[:max(max_rows, len(served))]
 
-# %% ../nbs/90_plots.ipynb #e3de7e96
+# %% ../nbs/90_plots.ipynb #313960f7
 class _Match:
-    "Everything that the three panels of the matching share."
+    "Everything that the panels of the matching share; `selected` is (query or None, target or None)."
 
-    def __init__(self, pred_boxes, pred_probs, boxes, labels, cost, pairs, classes, greedy, selected, max_rows):
+    def __init__(self, pred_boxes, pred_probs, boxes, labels, cost, pairs, classes, greedy, selected, max_rows, show):
         self.pred_boxes, self.boxes = to_numpy(pred_boxes).reshape(-1, 4), to_numpy(boxes).reshape(-1, 4)
         probs, labels = to_numpy(pred_probs), [int(label) for label in labels]
         self.empty = probs[:, -1] if probs.ndim == 2 else None  # probability of no-object
-        self.total = sum(to_numpy(part).astype(float) for part in cost.values())
+        self.raw = {name: to_numpy(part).astype(float) for name, part in cost.items()}
+        self.total = sum(self.raw.values())
         self.parts = _above_perfect(cost, self.pred_boxes, probs, self.boxes, labels)
         self.distance = sum(self.parts.values())
-        self.pairs, self.greedy = [(int(q), int(t)) for q, t in pairs], [(int(q), int(t)) for q, t in greedy or []]
-        self.selected = None if selected is None else (int(selected[0]), int(selected[1]))
-        self.owner = dict(self.pairs)
-        self.tempted = {q: t for q, t in self.greedy if (q, t) not in self.pairs}  # where greedy differs
+        found = {"Hungarian": pairs, "greedy": greedy or []}
+        self.found = {name: [(int(q), int(t)) for q, t in some] for name, some in found.items()}
+        self.pairs, self.greedy, self.show = self.found["Hungarian"], self.found["greedy"], show
+        self.owner = dict(self.found[show])                                    # query -> target, as shown
+        self.tempted = {q: t for some in self.found.values() for q, t in some  # where the other way differs
+                        if some is not self.found[show] and (q, t) not in self.found[show]}
+        self.query, self.target = selected or (None, None)
+        self.winner = next((q for q, t in self.owner.items() if t == self.target), None)
         self.letters = [chr(65 + t) if t < 26 else str(t) for t in range(len(labels))]
         self.words = [str(classes[label]) if classes is not None else str(label) for label in labels]
         self.colours = [class_colour(t) for t in range(len(labels))]
-        self.rows = _row_order(self.total, self.pairs, self.greedy + ([self.selected] if selected else []), max_rows)
+        self.rows = _row_order(self.total, self.pairs, self.greedy, max_rows)
+        if self.query not in (None, *self.rows): self.rows[-1] = self.query
 
-# %% ../nbs/90_plots.ipynb #f9b47871
-def _matching_scene(ax, image, m):
-    "Objects, the queries that answer for them, and the rest; only the selected pair in full when there is one."
-    draw_image(ax, image)
-    wanted = lambda q=None, t=None: m.selected is None or q == m.selected[0] or t == m.selected[1]
-    offset, labels = len(m.boxes), []
+    def amount(self, name: str, part=None) -> float:
+        "What all pairs of one way cost together, or one part of it."
+        table = self.total if part is None else self.raw[part]
+        return sum(table[q, t] for q, t in self.found[name])
+
+# %% ../nbs/90_plots.ipynb #2cf11ec2
+@lru_cache(maxsize=4096)
+def _letters(text: str, size: float, weight: str) -> tuple:
+    "A text at `size` pixels: its opacity (h,w) in 0..255, how far it hangs below the baseline, and its width in pixels."
+    file = font_manager.findfont(font_manager.FontProperties(family="DejaVu Sans", weight=weight))
+    font = ImageFont.truetype(file, size)
+    left, top, right, bottom = (int(x) for x in font.getbbox(text, anchor="ls"))
+    mask = Image.new("L", (right - min(left, 0) + 1, bottom - top + 1))
+    ImageDraw.Draw(mask).text((-min(left, 0), -top), text, fill=255, font=font, anchor="ls")
+    return np.asarray(mask), bottom + 1, right
+
+
+class Stamp(Text):
+    "A text of one line, without rotation, that is rendered once for each string. Vertically, `center` centres capitals."
+
+    def draw(self, renderer):
+        if not self.get_visible() or not self.get_text(): return
+        size = renderer.points_to_pixels(self.get_fontsize())
+        mask, below, width = _letters(self.get_text(), round(size, 2), self.get_fontweight())
+        x, y = self.get_transform().transform(self.get_position())
+        x -= {"left": 0, "center": 0.5, "right": 1}[self.get_horizontalalignment()] * width
+        y -= {"bottom": -0.2, "center": 0.365, "top": 0.76}[self.get_verticalalignment()] * size
+        rgba = np.empty((*mask.shape, 4), dtype=np.uint8)
+        rgba[..., :3] = np.round(255 * np.array(to_rgb(self.get_color())))
+        rgba[..., 3] = mask if self.get_alpha() is None else self.get_alpha() * mask
+        gc = renderer.new_gc()
+        renderer.draw_image(gc, round(x), round(y) - below, rgba[::-1])  # rows count from below
+        gc.restore()
+
+# %% ../nbs/90_plots.ipynb #1c081d90
+class Stage:
+    "A panel without axes whose artists are used again: after `clear`, the k-th thing of a kind is the k-th of before."
+
+    def __init__(self, ax):
+        self.ax, self.kept, self.used = ax, {}, {}
+        ax.set_axis_off()
+
+    def clear(self):
+        "Empty the panel: hide everything."
+        for artist in (artist for kept in self.kept.values() for artist in kept): artist.set_visible(False)
+        self.used.clear()
+
+    def take(self, kind, make):
+        "The next artist of a kind, made only when there is none left."
+        kept, k = self.kept.setdefault(kind, []), self.used.get(kind, 0)
+        if k == len(kept): kept.append(make())
+        self.used[kind] = k + 1
+        kept[k].set_visible(True)
+        return kept[k]
+
+    def write(self, x, y, text, size=7.6, colour=INK, weight="normal", ha="left", va="center", alpha=None):
+        "A Stamp."
+        look = {"fontsize": size, "fontweight": weight, "ha": ha, "va": va, "zorder": 7, "clip_on": False}
+        stamp = self.take(("text", *look.values()), lambda: self.ax.add_artist(Stamp(0, 0, "", **look)))
+        stamp.set_position((x, y)), stamp.set_text(text), stamp.set_color(colour), stamp.set_alpha(alpha)
+
+    def box(self, box, kind="frame", fill=False, **look):
+        "A rectangle, xyxy."
+        x0, y0, x1, y1 = box
+        artist = self.take(kind, lambda: self.ax.add_patch(Rectangle((0, 0), 1, 1, fill=fill)))
+        artist.set_bounds(x0, y0, x1 - x0, y1 - y0), artist.update(look)
+
+    def line(self, x, y, kind="line", **look):
+        "A line through points."
+        artist = self.take(kind, lambda: self.ax.plot([], [])[0])
+        artist.set_data(x, y), artist.update(look)
+
+    def outline(self, box, colour, width=1.8, style="-", alpha=1.0, halo="white"):
+        "As `draw_box`."
+        effects = [withStroke(linewidth=width + 1.6, foreground=halo, alpha=0.85 * alpha)] if halo else []
+        self.box(box, edgecolor=colour, linewidth=width, linestyle=style, alpha=alpha, path_effects=effects)
+
+    def link(self, box, other, colour, alpha=1.0):
+        "A line from the middle of one box, where a dot is, to the middle of another."
+        (x0, y0, x1, y1), (u0, v0, u1, v1) = box, other
+        x, y = [(x0 + x1) / 2, (u0 + u1) / 2], [(y0 + y1) / 2, (v0 + v1) / 2]
+        halo = [withStroke(linewidth=3.4, foreground="white", alpha=0.8 * alpha)]
+        look = {"color": colour, "alpha": alpha, "path_effects": halo, "zorder": 4}
+        self.line(x, y, linewidth=1.6, **look)
+        self.line(x[:1], y[:1], "dot", marker="o", markersize=4, **look)
+
+    def labels(self, labels, boxes, size=6.8, faint=()):
+        "As `place_labels`, in one round; the labels of `faint` boxes are left out where there is no room."
+        limits, boxes = (abs(np.ptp(self.ax.get_xlim())), abs(np.ptp(self.ax.get_ylim()))), np.asarray(boxes, dtype=float)
+        pixel, pixels = limits[0] / self.ax.bbox.width, size * self.ax.figure.dpi / 72
+        places = []
+        for text, own, fill, *ink in labels:
+            wide, high = (_letters(text, round(pixels, 2), "normal")[2] + 7) * pixel, (pixels + 5) * pixel
+            spots = _spots(boxes[own], (wide, high), limits)
+            place = spots[_badness(spots, places, boxes, own, faint, limits).argmin()]
+            if own in faint and places and _overlap(place[None], np.stack(places)).any(): continue
+            places.append(place)
+            self.box(place, "label", True, facecolor=fill, edgecolor="white", linewidth=0.5, zorder=6)
+            x, y = (place[:2] + place[2:]) / 2
+            self.write(x, y, text, size, ink[0] if ink else text_colour(fill), ha="center")
+
+# %% ../nbs/90_plots.ipynb #98c7f649
+def _matching_scene(stage, m):
+    "Objects, the queries that answer for them, and the rest; only what is selected in full when there is something."
+    calm, offset, labels, late = (m.query, m.target) == (None, None), len(m.boxes), [], []
+    wanted_t = lambda t: calm or t == m.target or (m.target is None and t == m.owner.get(m.query))
+    wanted_q = lambda q: calm or q == m.query or (q == m.winner and q is not None)
     for q in m.rows:
-        if q in m.owner or not wanted(q=q): continue
-        draw_box(ax, m.pred_boxes[q], "white", 0.8, (0, (1, 2)), halo=None, alpha=0.75 if m.selected is None else 1)
-        labels.append((f"q{q}", offset + q, "#4B5565"))
+        if q in m.owner or q == m.query: continue
+        stage.outline(m.pred_boxes[q], "white", 0.8, (0, (1, 2)), 0.75 if calm else 0.3, halo=None)
+        if calm: late.append((f"q{q}", offset + q, "#4B5565"))
     for t, box in enumerate(m.boxes):
-        draw_box(ax, box, m.colours[t], 2.0, alpha=1 if wanted(t=t) else 0.25)
-        if wanted(t=t): labels.append((f"{m.letters[t]} {m.words[t]}", t, m.colours[t]))
-    for q, t in m.pairs:
-        draw_box(ax, m.pred_boxes[q], m.colours[t], 1.5, (0, (3.2, 1.8)), alpha=1 if wanted(q=q) else 0.25)
-        if wanted(q=q): labels.append((f"q{q}", offset + q, "white", m.colours[t]))
-    faint = [offset + q for q in range(len(m.pred_boxes)) if q not in m.owner]
-    place_labels(ax, labels, np.concatenate([m.boxes, m.pred_boxes]), 6.8, faint)
+        stage.outline(box, m.colours[t], 2.0 if calm else 2.6, alpha=1 if wanted_t(t) else 0.25)
+        if wanted_t(t): labels.append((f"{m.letters[t]} {m.words[t]}", t, m.colours[t]))
+    drawn = dict(m.owner)
+    # the query asked about wears the colour of the object asked about; alone, and without an object, it is white
+    if m.query is not None and (m.target is not None or m.query not in drawn): drawn[m.query] = m.target
+    for q, t in drawn.items():
+        colour, width = "white" if t is None else m.colours[t], 2.4 if q == m.query else 1.5
+        stage.outline(m.pred_boxes[q], colour, width, (0, (3.2, 1.8)), 1 if wanted_q(q) else 0.2,
+                      INK if t is None else "white")
+        if not wanted_q(q): continue
+        labels.append((f"q{q}", offset + q, "white", INK if t is None else colour))
+        if t is None: continue
+        stage.link(m.boxes[t], m.pred_boxes[q], colour)
+    faint = [offset + q for q in range(len(m.pred_boxes)) if q not in m.owner and q != m.query]
+    stage.labels(labels + late, np.concatenate([m.boxes, m.pred_boxes]), faint=faint)
 
-# %% ../nbs/90_plots.ipynb #cbf7cefa
-def _outline(ax, m, q, t, width, colour=None, style="-", halo=1.8):
+# %% ../nbs/90_plots.ipynb #fc0619dd
+def _short(value) -> str:
+    "One decimal, and no minus before 0.0."
+    return f"{round(float(value), 1) + 0.0:.1f}"
+
+
+def _cell(stage, m, q, t, width, colour=None, style="-"):
     "Frame the cell of one pair in the colour of its object."
-    effects = [withStroke(linewidth=width + halo, foreground="white")]
-    ax.add_patch(Rectangle((t - 0.46, m.rows.index(q) - 0.44), 0.92, 0.88, fill=False, edgecolor=colour or m.colours[t],
-                           linewidth=width, linestyle=style, path_effects=effects, zorder=5, clip_on=False))
+    i = m.rows.index(q)
+    effects = [withStroke(linewidth=width + 1.8, foreground="white")]
+    stage.box((t - 0.46, i - 0.44, t + 0.46, i + 0.44), edgecolor=colour or m.colours[t], linewidth=width,
+              linestyle=style, path_effects=effects, zorder=5, clip_on=False)
 
-# %% ../nbs/90_plots.ipynb #68852e94
-def _matching_heads(ax, m):
+# %% ../nbs/90_plots.ipynb #f67cf664
+def _matching_heads(stage, m):
     "Names of the columns (letter and class) and of the rows (the queries' numbers)."
-    tilt = 28 if max(map(len, m.words), default=0) * 5.2 > ax.bbox.width / max(len(m.words), 1) else 0
+    room = stage.ax.bbox.width / max(len(m.words), 1) / 5  # letters
     for t, (letter, word, colour) in enumerate(zip(m.letters, m.words, m.colours)):
-        badge = {"boxstyle": "circle,pad=0.22", "facecolor": colour, "edgecolor": "none"}
-        ax.text(t, -0.72, letter, ha="center", va="bottom", fontsize=8, fontweight="bold", color="white", bbox=badge)
-        ax.text(t - (0.25 if tilt else 0), -1.5, word, ha="left" if tilt else "center", va="bottom", fontsize=7,
-                rotation=tilt, rotation_mode="anchor")
+        stage.line([t], [-1.0], "badge", marker="o", markersize=15, color=colour, markeredgewidth=0, clip_on=False,
+                   zorder=6)
+        stage.write(t, -1.0, letter, 8, "white", "bold", "center")
+        stage.write(t, -1.75, word if len(word) <= room else word[:max(int(room) - 1, 1)] + ".", 7, ha="center")
+    wide = len(m.words) / stage.ax.bbox.width  # of a pixel
     for i, q in enumerate(m.rows):
         fill, weight = (m.colours[m.owner[q]], "bold") if q in m.owner else ("#E7EAEF", "normal")
-        ax.text(-0.68, i, f"q{q}", ha="right", va="center", fontsize=7.6, fontweight=weight, color=text_colour(fill),
-                bbox={"boxstyle": "round,pad=0.25", "facecolor": fill, "edgecolor": "none"})
+        if q == m.query: fill, weight = INK, "bold"
+        stage.box((-0.5 - 34 * wide, i - 0.36, -0.5 - 6 * wide, i + 0.36), "badge box", True, facecolor=fill,
+                  linewidth=0, clip_on=False)
+        stage.write(-0.5 - 20 * wide, i, f"q{q}", 7.6, text_colour(fill), weight, "center")
 
-# %% ../nbs/90_plots.ipynb #216bc80a
-def _matching_matrix(ax, m):
-    "The cost of every pair of the listed queries and the objects."
-    shown, size = ax.imshow(m.total[m.rows], cmap=COST, aspect="auto"), 7.6 if len(m.boxes) < 8 else 6.4
+# %% ../nbs/90_plots.ipynb #6575d8ea
+def _matching_matrix(stage, shown, m):
+    "The cost of every pair of the listed queries and the objects, and the bill below."
+    table, size, (n, width) = m.total[m.rows], 7.6 if len(m.boxes) < 8 else 6.4, (len(m.rows), len(m.boxes))
+    shown.set_data(table), shown.set_extent((-0.5, width - 0.5, n - 0.5, -0.5))
+    shown.set_clim(table.min(), max(table.max(), table.min() + 1e-6))
     for i, q in enumerate(m.rows):
-        for t, value in enumerate(m.total[q]):
-            ink, weight = text_colour(COST(shown.norm(value))[:3]), "bold" if (q, t) in m.pairs else "normal"
-            ax.text(t, i, f"{value:.1f}", ha="center", va="center", fontsize=size, color=ink, fontweight=weight)
-    for q, t in m.pairs: _outline(ax, m, q, t, 2.6 if len(m.boxes) < 8 else 1.6)
-    for q, t in m.tempted.items(): _outline(ax, m, q, t, 2.0, style=(0, (2.2, 1.4)))
-    if m.selected: _outline(ax, m, *m.selected, 2.2, INK)
-    _matching_heads(ax, m)
-    ax.set(xticks=[], yticks=[], xlim=(-0.5, m.total.shape[1] - 0.5), ylim=(len(m.rows) - 0.5, -0.5))
-    for spine in ax.spines.values(): spine.set_visible(False)
+        for t, fill in enumerate(COST(shown.norm(table[i]))[:, :3]):
+            quiet = m.target not in (None, t) and q != m.query
+            weight = "bold" if m.owner.get(q) == t else "normal"
+            stage.write(t, i, _short(m.total[q, t]), size, text_colour(fill), weight, "center", alpha=0.45 if quiet else None)
+    for q, t in m.owner.items(): _cell(stage, m, q, t, 2.6 if width < 8 else 1.6)
+    for q, t in m.tempted.items(): _cell(stage, m, q, t, 2.0, style=(0, (2.2, 1.4)))
+    if m.query is not None and m.target is not None: _cell(stage, m, m.query, m.target, 2.2, INK)
+    _matching_heads(stage, m)
+    stage.line([-0.5, width - 0.5], [n - 0.12, n - 0.12], "rule", color=LINE, linewidth=0.8)
+    both = set(m.pairs) & set(m.greedy) if m.greedy else set(m.pairs)
+    for y, (name, pairs) in zip((n + 0.4, n + 1.35), [item for item in m.found.items() if item[1]]):
+        weight, ink = ("bold", INK) if name == m.show else ("normal", MUTED)
+        stage.write(-0.5 - 6 * width / stage.ax.bbox.width, y, name, 7.2, INK, weight, "right")
+        for q, t in pairs:
+            look = (ink, "normal") if (q, t) in both else (LIT, "bold")
+            stage.write(t, y, _short(m.total[q, t]), size, *look, "center")
 
-# %% ../nbs/90_plots.ipynb #75efffe1
+# %% ../nbs/90_plots.ipynb #76df24c0
 SHADES = (0.95, 0.6, 0.3)
 
 
-def _matching_bars(ax, m):
-    "Beside each row, the cost above a perfect match, part by part."
+def _bar_note(m, q, t, cut) -> str:
+    "What stands beside the bar of query q, which is drawn for target t."
+    if m.target is not None:
+        return "has it" if q == m.winner else f"serves {m.letters[m.owner[q]]}" if q in m.owner else "free"
+    note = f"{'>  ' if cut else ''}{m.letters[t]}  {m.distance[q, t]:.2f}"
+    if q in m.tempted:
+        other = "greedy" if m.show == "Hungarian" else "Hungarian"
+        return note + (f"   {other}" if t == m.tempted[q] else f"   {other}: {m.letters[m.tempted[q]]}")
+    return note + (f"   no object {m.empty[q]:.2f}" if q not in m.owner and m.empty is not None else "")
+
+
+def _matching_bars(stage, m):
+    "Beside each row, the cost above a perfect match, part by part; beside the bill, the totals."
     meant = {q: m.owner.get(q, m.tempted.get(q, int(m.total[q].argmin()))) for q in m.rows}
-    strong = set(m.owner)
-    if m.selected: meant[m.selected[0]] = m.selected[1]; strong.add(m.selected[0])
-    full = strong | set(m.tempted)  # queries whose bar is never cut
-    limit = (1.75 if m.tempted else 1.5) * max([m.distance[q, meant[q]] for q in m.rows if q in full] + [0.5])
+    if m.target is not None: meant = {q: m.target for q in m.rows}
+    strong = set(m.owner) if m.target is None else {m.winner, m.query}
+    full = strong | set(m.tempted) if m.target is None else set(m.rows)  # queries whose bar is never cut
+    most = (stage.ax.bbox.width - (80 if m.target is not None else 132)) / stage.ax.bbox.width  # the rest is for the notes
+    limit = max([m.distance[q, meant[q]] for q in m.rows if q in full] + [0.5]) / most
     for i, q in enumerate(m.rows):
-        t, left, room = meant[q], 0.0, limit if q in full else 0.5 * limit
+        t, left, room = meant[q], 0.0, most * limit * (1 if q in full else 0.95)
+        thick, strength = (0.31, 1) if q in strong else (0.17, 0.4)
         for shade, part in zip(SHADES, m.parts.values()):
             value = max(float(part[q, t]), 0)
-            thick, strength = (0.62, 1) if q in strong else (0.34, 0.4)
-            ax.barh(i, max(min(value, room - left), 0), left=left, height=thick, color=m.colours[t],
-                    alpha=shade * strength, linewidth=0)
+            stage.box((left, i - thick, left + max(min(value, room - left), 0), i + thick), "bar", True,
+                      facecolor=m.colours[t], alpha=shade * strength, linewidth=0)
             left += value
-        note = f"{'>  ' if left > room else ''}{m.letters[t]}  {left:.2f}"
-        if q in m.tempted: note += "   greedy" if t == m.tempted[q] else f"   greedy: {m.letters[m.tempted[q]]}"
-        elif q not in strong and m.empty is not None: note += f"   no object {m.empty[q]:.2f}"
-        ax.text(min(left, room) + 0.02 * limit, i, note, va="center", fontsize=7.4, color=INK if q in full else MUTED)
-    ax.set(xlim=(0, limit), ylim=(len(m.rows) - 0.5, -0.5), yticks=[])
-    ax.spines["left"].set_color(LINE)
-    ax.tick_params(labelsize=7.5, length=3, color=MUTED, labelcolor=MUTED)
+        note = _bar_note(m, q, t, left > room)
+        stage.write(min(left, room) + 0.02 * limit, i, note, 7.4, INK if q in (full if m.target is None else strong) else MUTED)
+    n = len(m.rows)
+    stage.ax.set_xlim(0, limit)
+    stage.line([0, 0], [-0.5, n - 0.5], "rule", color=LINE, linewidth=1.2, clip_on=False)
+    weight = lambda name: "bold" if m.show == name else "normal"
+    stage.write(0, n + 0.4, f"=  {m.amount('Hungarian'):.2f} in total", 8.2, INK, weight("Hungarian"))
+    if not m.greedy: return
+    more = m.amount("greedy") - m.amount("Hungarian")
+    note = f"{more:.2f} more" if more > 5e-3 else "the same total" if m.tempted else "the same pairs"
+    look = (LIT, "bold") if more > 5e-3 else (INK, weight("greedy"))
+    stage.write(0, n + 1.35, f"=  {m.amount('greedy'):.2f} in total, {note}", 8.2, *look)
 
-# %% ../nbs/90_plots.ipynb #a6f468b7
+# %% ../nbs/90_plots.ipynb #8c8550a8
+def _matching_table(stage, m):
+    "Names of the parts, and two lines of numbers that add up; panel coordinates 0..1 from left, lines 0, 1, 2 down."
+    asked = m.query is not None and m.target is not None
+    if asked:
+        rows = [(f"q{m.query} for", m.query)] + [(f"q{m.winner} has", m.winner)] * (m.winner not in (None, m.query))
+        lines = [(f"{name} {m.letters[m.target]}", [part[q, m.target] for part in m.raw.values()]) for name, q in rows]
+    else: lines = [(name, [m.amount(name, part) for part in m.raw]) for name, pairs in m.found.items() if pairs]
+    columns = [0.43 + 0.185 * k for k in range(len(m.raw))] + [0.99]
+    for x, name in zip(columns, [*m.raw, "cost"]): stage.write(x, 0, name, 7.2, MUTED, ha="right")
+    for y, (name, values) in enumerate(lines, 1):
+        weight = "bold" if asked and y == 1 else "normal"
+        stage.write(0, y, name, 7.8, INK, weight)
+        for x, value in zip(columns, [*values, sum(values)]): stage.write(x, y, f"{value:.2f}", 7.8, INK, weight, "right")
+        for x, sign in zip(columns, "+" * (len(m.raw) - 1) + "="): stage.write(x + 0.035, y, sign, 7.2, MUTED)
+
+# %% ../nbs/90_plots.ipynb #7d11af29
 def _matching_sentence(m) -> str:
     "What the picture shows, in words."
-    if m.selected:
-        q, t = m.selected
+    if m.query is not None and m.target is not None:
+        q, t = m.query, m.target
         why = ", ".join(f"{name} {part[q, t]:.2f}" for name, part in m.parts.items())
         text = f"q{q} for {m.letters[t]}, above a perfect match: {why}, together {m.distance[q, t]:.2f}"
-        winner = next((a for a, b in m.pairs if b == t and a != q), None)
-        return text + (f"; q{winner} does it for {m.distance[winner, t]:.2f}." if winner is not None else ".")
-    amount = lambda pairs: sum(m.total[q, t] for q, t in pairs)
-    text = f"Hungarian: total {amount(m.pairs):.2f}."
+        return text + (f"; q{m.winner} does it for {m.distance[m.winner, t]:.2f}." if m.winner not in (None, q) else ".")
+    text = f"Hungarian: total {m.amount('Hungarian'):.2f}."
     if not m.greedy: return text
     if not m.tempted: return f"{text}  Greedy: the same pairs."
-    gives = " and ".join(f"{m.letters[t]} to q{q}" for q, t in m.tempted.items())
-    more = amount(m.greedy) - amount(m.pairs)
-    return f"{text}  Greedy: {amount(m.greedy):.2f}, {more:.2f} more: it gives {gives} (dashed cells)."
+    gives = " and ".join(f"{m.letters[t]} to q{q}" for q, t in m.greedy if (q, t) not in m.pairs)
+    more = m.amount("greedy") - m.amount("Hungarian")
+    return f"{text}  Greedy: {m.amount('greedy'):.2f}, {more:.2f} more: it gives {gives}."
 
-# %% ../nbs/90_plots.ipynb #18da10df
+# %% ../nbs/90_plots.ipynb #f789a886
+class MatchingPicture:
+    "The figure of `plot_matching`, to be drawn again and again by `update`. rows: how many queries it lists."
+
+    def __init__(self, rows: int, words: bool = True):
+        self.rows = rows
+        self.body, self.foot = max(3.0, 0.27 * rows), 0.42 if words else 0.12  # inches
+        self.wide, self.high = 9.6, 0.98 + self.body * (rows + 2) / rows + self.foot
+        with matplotlib.rc_context(STYLE):
+            self.figure = Picture(figsize=(self.wide, self.high), dpi=100)
+            axes = [self.figure.add_axes((0, 0, 1, 1), axes_class=Panel) for _ in range(4)]
+            self.photo = axes[0].imshow(np.zeros((2, 2, 3)), aspect="auto", interpolation="nearest")
+            self.heat = axes[1].imshow(np.zeros((2, 2)), cmap=COST, aspect="auto", interpolation="nearest")
+        self.scene, self.matrix, self.bars, self.table = (Stage(ax) for ax in axes)
+        def stamp(y, size, **look):
+            return self.figure.add_artist(Stamp(0, 1 - y / self.high, "", fontsize=size, va="top", **look))
+        self.titles = [stamp(0.1, 9.5, fontweight="bold", color=INK) for _ in range(3)]
+        self.legend = stamp(0.33, 7.2, color=MUTED)
+        self.legend.set(x=0.05 / self.wide, text="solid: object   dashed: its query   dotted: the others")
+        size = 0.16 / self.wide, 0.11 / self.high
+        self.swatches = [self.figure.add_artist(Rectangle((0, 0), *size, color=INK, linewidth=0)) for _ in SHADES]
+        self.names = [stamp(0.35, 7.4, color=MUTED) for _ in SHADES]
+        self.sentence = self.figure.text(0.05 / self.wide, 0.24 / self.high, "", fontsize=8.2, va="top", color=INK)
+        self.words = words
+
+    def layout(self, height, width, m):
+        "Places of the panels for an image (height, width) and the objects of a match."
+        at = lambda x, y, dx, dy: (x / self.wide, y / self.high, dx / self.wide, dy / self.high)
+        n, many, line = len(m.rows), len(m.boxes) > 6, self.body / self.rows
+        scene = min(2.8 if many else 3.5, (self.body + 0.42) * width / height)
+        matrix = min(4.0, max(1.2, (0.46 if many else 0.54) * len(m.boxes)))
+        bars, low = scene + matrix + 0.98, self.high - 0.98 - (n + 2) * line
+        top = self.high - 0.56 - scene * height / width
+        frames = (at(0.05, top, scene, scene * height / width), at(scene + 0.78, low, matrix, (n + 2) * line),
+                  at(bars, low, self.wide - bars - 0.12, (n + 2) * line), at(0.08, top - 0.66, scene - 0.06, 0.54))
+        for stage, frame in zip((self.scene, self.matrix, self.bars, self.table), frames): stage.ax.set_position(frame)
+        self.scene.ax.set(xlim=(0, width), ylim=(height, 0))
+        self.matrix.ax.set(xlim=(-0.5, len(m.boxes) - 0.5), ylim=(n + 1.5, -0.5))
+        self.bars.ax.set(ylim=(n + 1.5, -0.5))
+        self.table.ax.set(xlim=(0, 1), ylim=(2.5, -0.5))
+        for text, x in zip(self.titles, (0.05, scene + 0.43, bars)): text.set_x(x / self.wide)
+        for k, (swatch, name) in enumerate(zip(self.swatches, self.names)):
+            swatch.set_xy(at(bars + 0.72 * k, self.high - 0.46, 0, 0)[:2]), name.set_x((bars + 0.72 * k + 0.22) / self.wide)
+
+    def update(self, image, pred_boxes, pred_probs, boxes, labels, cost, pairs, classes=None, greedy_pairs=None,
+               selected=None, title=None, show="Hungarian"):
+        "Draw another match: the arguments of `plot_matching`. Returns the figure."
+        m = self.match = _Match(pred_boxes, pred_probs, boxes, labels, cost, pairs, classes, greedy_pairs, selected,
+                                self.rows, show)
+        picture, stages = to_picture(image), (self.scene, self.matrix, self.bars, self.table)
+        height, width = picture.shape[:2]
+        for stage in stages: stage.clear()
+        self.layout(height, width, m)
+        self.photo.set_data(picture), self.photo.set_extent((0, width, height, 0))
+        _matching_scene(self.scene, m), _matching_matrix(self.matrix, self.heat, m)
+        _matching_bars(self.bars, m), _matching_table(self.table, m)
+        above = "Cost above a perfect match" if m.target is None else f"Cost for {m.letters[m.target]}, above perfect"
+        titles = title or "Who answers for what", "Cost of every pair", above
+        for text, words in zip(self.titles, titles): text.set_text(words)
+        for k, name in enumerate(m.parts): self.names[k].set_text(name), self.swatches[k].set_alpha(SHADES[k])
+        if self.words:
+            hidden = len(m.total) - len(m.rows)
+            more = f"  ({hidden} more queries are not listed.)" if hidden else ""
+            self.sentence.set_text(_matching_sentence(m) + more)
+        return self.figure
+
+    def framed(self, dashed: bool = False) -> set:
+        "The pairs (query, target) whose cells are framed in the drawing: those shown, or the dashed ones of the other way."
+        frames = [patch for patch in self.matrix.kept.get("frame", [])
+                  if patch.get_visible() and to_rgb(patch.get_edgecolor()) != to_rgb(INK)]
+        frames = [patch for patch in frames if (patch.get_linestyle() not in ("-", "solid")) == dashed]
+        return {(self.match.rows[round(patch.get_y() + 0.44)], round(patch.get_x() + 0.46)) for patch in frames}
+
+# %% ../nbs/90_plots.ipynb #2f69c99d
 def plot_matching(image, pred_boxes, pred_probs, boxes, labels, cost, pairs, classes=None, greedy_pairs=None,
-                  selected=None, title=None, max_rows=14):
+                  selected=None, title=None, max_rows=14, show="Hungarian"):
     """Which query answers for which object, and why: the scene, the cost of every pair, and what each cost is made of.
 
     image (3,H,W) in 0..1; pred_boxes (Q,4), boxes (T,4) xyxy pixels; pred_probs (Q,C+1), no-object last, or scores
     (Q,); labels (T,); cost: its weighted parts {"class": (Q,T), "L1": (Q,T), "GIoU": (Q,T)}; pairs, greedy_pairs:
-    [(query, target), ...]; selected: one (query, target) to explain instead; max_rows: the most queries listed.
+    [(query, target), ...]; selected: one (query, target) to explain instead; max_rows: the most queries listed;
+    show: whose pairs are drawn, "Hungarian" (`pairs`) or "greedy".
     """
     if len(boxes) == 0:
         names, grey = [f"q{q}" for q in range(len(pred_boxes))], ["#4B5565"] * len(pred_boxes)
         return plot_boxes(image, pred_boxes, names, colours=grey, style=":", width=5,
                           title="No object: every query must say so")
-    m = _Match(pred_boxes, pred_probs, boxes, labels, cost, pairs, classes, greedy_pairs, selected, max_rows)
-    h, w = to_picture(image).shape[:2]
-    head, foot, body = 0.98, 0.42, max(3.0, 0.27 * len(m.rows))  # inches
-    wide, high = 9.4, head + foot + body
-    many = len(boxes) > 6
-    scene = min(2.8 if many else 3.5, (body + 0.42) * w / h)
-    matrix = min(4.0, max(1.2, (0.46 if many else 0.54) * len(boxes)))
-    at = lambda x, y, dx, dy: (x / wide, y / high, dx / wide, dy / high)
-    bars = scene + matrix + 0.78
-    titles = {title or "Who answers for what": 0.05, "Cost of every pair": scene + 0.25,
-              "Cost above a perfect match": bars}
+    rows = min(len(pred_boxes), max(max_rows, len(boxes)))
+    return MatchingPicture(rows).update(image, pred_boxes, pred_probs, boxes, labels, cost, pairs, classes, greedy_pairs,
+                                        selected, title, show)
+
+# %% ../nbs/90_plots.ipynb #f2085910
+from .boxes import cxcywh_to_xyxy, paired_giou, paired_iou
+
+# %% ../nbs/90_plots.ipynb #27ae03c5
+def overlap_slope(measure, pred, target) -> tuple:
+    "measure (paired_iou or paired_giou) of two boxes (4,) cxcywh, and its gradient (4,) by cx, cy, w, h of pred."
+    pred = torch.as_tensor(pred).detach().double().requires_grad_()
+    value = measure(cxcywh_to_xyxy(pred), cxcywh_to_xyxy(torch.as_tensor(target).double()))
+    slope, = torch.autograd.grad(value, pred)
+    return value.item(), slope.numpy()
+
+# %% ../nbs/90_plots.ipynb #784eaf8f
+PREDICTED, MEASURES = PALETTE[4], {"IoU": (paired_iou, PALETTE[0]), "GIoU": (paired_giou, LIT)}
+
+
+class _Pull:
+    "A gradient by (cx, cy, w, h) as arrows at a box: one at its centre, one on each edge that should move."
+
+    def __init__(self, ax, colour):
+        def arrow(width, head):
+            effects = [withStroke(linewidth=width + 1.8, foreground="white")]
+            look = {"color": colour, "linewidth": width, "mutation_scale": head, "path_effects": effects, "zorder": 6}
+            return ax.add_patch(FancyArrowPatch((0, 0), (0, 0), arrowstyle="-|>", shrinkA=0, shrinkB=0, **look))
+        self.centre, self.edges = arrow(2.4, 15), [arrow(1.4, 8) for _ in range(4)]
+
+    def show(self, box, slope):
+        "box (4,) cxcywh; slope (4,): no arrow where it is 0 but for rounding."
+        cx, cy, w, h = box
+        reach = lambda g: 0.11 * np.sign(g) * abs(g) ** 0.5
+        size = float(np.hypot(*slope[:2]))
+        step = slope[:2] / max(size, 1e-12) * reach(size)
+        self.centre.set(visible=size > 1e-5)
+        self.centre.set_positions((cx, cy), (cx + step[0], cy + step[1]))
+        for k, (arrow, (dx, dy)) in enumerate(zip(self.edges, ((-1, 0), (1, 0), (0, -1), (0, 1)))):
+            g = slope[2 + k // 2]
+            start, length = (cx + dx * w / 2, cy + dy * h / 2), reach(g)
+            arrow.set(visible=abs(g) > 1e-5)
+            arrow.set_positions(start, (start[0] + dx * length, start[1] + dy * length))
+
+# %% ../nbs/90_plots.ipynb #c0001011
+class OverlapView:
+    """Two boxes, what IoU and GIoU say of them and where each pulls, and both measures along a slide in x.
+
+    show(pred, target): boxes (4,) cxcywh in 0..1. Afterwards .values and .slopes hold value and gradient by name.
+    """
+
+    def __init__(self):
+        self.figure, (left, right, self.slide) = new_figure(9.2, 3.7, 1, 3, width_ratios=[1, 1, 1])
+        self.scenes, self.pulls = dict(zip(MEASURES, (left, right))), {}
+        self.rectangles, self.numbers = {name: {} for name in MEASURES}, {}
+        for name, (_, colour) in MEASURES.items(): self._build_scene(name, self.scenes[name], colour)
+        self._build_slide()
+        self.figure.draw_without_rendering()
+        self.figure.set_layout_engine("none")
+
+    def _build_scene(self, name, ax, colour):
+        ax.set(xlim=(-0.06, 1.06), ylim=(1.06, -0.06), aspect="equal", xticks=[], yticks=[])
+        for spine in ax.spines.values(): spine.set_visible(False)
+        ax.add_patch(Rectangle((0, 0), 1, 1, fill=False, edgecolor=LINE, linewidth=1))
+        add = lambda key, **look: self.rectangles[name].update({key: ax.add_patch(Rectangle((0, 0), 1, 1, **look))})
+        dashes = {"edgecolor": MUTED, "linewidth": 1, "linestyle": (0, (4, 2))}
+        if name == "GIoU": add("hull", facecolor="none", hatch="////", **dashes)
+        for key, tint in (("pred", PREDICTED), ("target", PALETTE[2])):
+            add(key + " ground", facecolor=PAPER, linewidth=0)
+            add(key + " tint", facecolor=tint, alpha=0.15, linewidth=0)
+        if name == "IoU": add("shared", facecolor=colour, alpha=0.55, linewidth=0)
+        for key, line in (("target", PALETTE[2]), ("pred", PREDICTED)):
+            add(key, fill=False, edgecolor=line, linewidth=2.2, zorder=4)
+        self.pulls[name] = _Pull(ax, colour)
+        ax.set_title(name, color=colour, fontsize=12)
+        below = {"transform": ax.transAxes, "ha": "center", "va": "top", "fontsize": 8}
+        self.numbers[name] = ax.text(0.5, -0.015, "gradient", color=colour, **below)
+        notes = {"IoU": [("predicted", PREDICTED, 0.27), ("target", PALETTE[2], 0.49), ("shared", colour, 0.68)],
+                 "GIoU": [("hatched: in the hull, in neither box", MUTED, 0.5)]}[name]
+        for text, ink, x in notes: ax.text(x, -0.1, text, color=ink, **below)
+
+    def _build_slide(self):
+        ax, self.lines, self.marks = self.slide, {}, {}
+        look = {"transform": ax.get_xaxis_transform(), "facecolor": LINE, "alpha": 0.45, "linewidth": 0}
+        self.apart = [ax.add_patch(Rectangle((0, 0), 0, 1, **look)) for _ in range(2)]
+        ax.axhline(0, color=MUTED, linewidth=0.7)
+        self.now = ax.axvline(0.5, color=PREDICTED, linewidth=1, linestyle=(0, (3, 2)))
+        for name, (_, colour) in MEASURES.items():
+            self.lines[name], = ax.plot([], [], color=colour, label=name)
+            self.marks[name], = ax.plot([], [], "o", color=colour, markersize=8, markeredgecolor="white", zorder=5)
+        ax.set(xlim=(0, 1), ylim=(-1.03, 1.3), xlabel="cx of the predicted box (grey: the boxes are apart)",
+               xticks=[0, 0.25, 0.5, 0.75, 1], yticks=[-1, -0.5, 0, 0.5, 1])
+        ax.set_title("If only cx changes")
+        ax.grid(True, axis="y")
+        ax.legend(loc="upper right", ncols=2)
+
+    def show(self, pred, target):
+        "Draw two boxes (4,) cxcywh in 0..1; returns the Figure."
+        pred, target = (torch.as_tensor(box).double() for box in (pred, target))
+        a, b = cxcywh_to_xyxy(pred).numpy(), cxcywh_to_xyxy(target).numpy()
+        low, high = np.maximum(a[:2], b[:2]), np.minimum(a[2:], b[2:])
+        shapes = {"pred": a, "target": b, "shared": np.concatenate([low, np.maximum(low, high)]),
+                  "hull": np.concatenate([np.minimum(a[:2], b[:2]), np.maximum(a[2:], b[2:])])}
+        self.values, self.slopes = {}, {}
+        path = pred.repeat(301, 1)
+        path[:, 0] = torch.linspace(0, 1, 301)
+        for name, (measure, _) in MEASURES.items():
+            for key, rectangle in self.rectangles[name].items():
+                x0, y0, x1, y1 = shapes[key.split()[0]]
+                rectangle.set_bounds(x0, y0, x1 - x0, y1 - y0)
+            value, slope = self.values[name], self.slopes[name] = overlap_slope(measure, pred, target)
+            self.pulls[name].show(pred.numpy(), slope)
+            self.scenes[name].set_title(f"{name} {value + 0:.2f}")
+            numbers = [f"{key} {g + 0:.2f}" for key, g in zip(("cx", "cy", "w", "h"), slope)]
+            self.numbers[name].set_text("  ".join(["gradient:", *numbers]))
+            self.lines[name].set_data(path[:, 0], measure(cxcywh_to_xyxy(path), cxcywh_to_xyxy(target)))
+            self.marks[name].set_data([pred[0]], [value])
+        self.now.set_xdata([pred[0]] * 2)
+        touch = low[1] < high[1]  # do they share a height at all?
+        left, right = (b[0] - pred[2] / 2, b[2] + pred[2] / 2) if touch else (1.0, 1.0)
+        self.apart[0].set(x=-1, width=float(left) + 1)
+        self.apart[1].set(x=float(right), width=2)
+        return self.figure
+
+# %% ../nbs/90_plots.ipynb #dc4ca466
+def plot_overlap(pred, target):
+    "Two boxes (4,) cxcywh in 0..1: their IoU and GIoU, and which way the gradient of each moves pred."
+    return OverlapView().show(pred, target)
+
+# %% ../nbs/90_plots.ipynb #e1f1c7c6
+class NeighboursView:
+    """How alike the position code of every cell is to that of one, along its row and column too, and one channel.
+
+    show(pos (h,w,d), cell (row, col), channel). Afterwards .alike (h,w) holds the cosines.
+    """
+
+    def __init__(self):
+        self.figure, (self.map, self.curve, self.channel) = new_figure(9.2, 3.3, 1, 3, width_ratios=[1.05, 1.25, 0.95])
+        looks = {self.map: (COST.reversed(), -0.4, LIT), self.channel: (SIGNED, -1, INK)}
+        self.images, self.frames = {}, []
+        for ax, (colours, low, ink) in looks.items():
+            image = self.images[ax] = ax.imshow(np.zeros((2, 2)), cmap=colours, vmin=low, vmax=1)
+            self.frames.append(ax.add_patch(Rectangle((0, 0), 1, 1, fill=False, edgecolor=ink, linewidth=2)))
+            ax.set(xticks=[], yticks=[])
+            for spine in ax.spines.values(): spine.set_visible(False)
+            bar = self.figure.colorbar(image, ax=ax, orientation="horizontal", fraction=0.05, pad=0.04, aspect=26)
+            bar.outline.set_visible(False)
+            ax.set_anchor("N")
+            bar.set_ticks([-0.4, 0, 0.5, 1] if ax is self.map else [-1, 0, 1])
+            bar.ax.tick_params(labelsize=8, length=3, color=MUTED, labelcolor=MUTED)
+        self.map.set_title("Cosine with cell (00, 00)")
+        self.channel.set_title("Channel 00: x half, cosines")
+        self._build_curve()
+        self.figure.draw_without_rendering()
+        self.figure.set_layout_engine("none")
+
+    def _build_curve(self):
+        ax = self.curve
+        ax.axhline(0, color=MUTED, linewidth=0.7)
+        ax.axhline(0.9, color=MUTED, linewidth=0.9, linestyle=(0, (1, 2)))
+        line = lambda name, colour, dot, wide: ax.plot([], [], "o-", color=colour, markersize=dot, linewidth=wide,
+                                                       label=f"along its {name}")[0]
+        self.lines = {"row": line("row", PALETTE[0], 6, 2.6), "column": line("column", PALETTE[3], 3, 1)}
+        ax.set(xlim=(-8, 8), ylim=(-0.45, 1.35), xlabel="cells away (dotted: 0.9)", yticks=[-0.4, 0, 0.5, 1])
+        ax.set_title("The same, cut through the cell")
+        ax.grid(True, axis="y")
+        ax.legend(loc="upper center", ncols=2)
+
+    def show(self, pos, cell, channel=0):
+        "Draw for codes pos (h,w,d), y half first, and a cell (row, col); returns the Figure."
+        pos, (i, j) = to_numpy(pos), cell
+        (h, w, d), length = pos.shape, np.linalg.norm(pos, axis=-1)
+        self.alike = pos @ pos[i, j] / np.maximum(length * length[i, j], 1e-12)
+        for (ax, image), data, frame in zip(self.images.items(), (self.alike, pos[..., channel]), self.frames):
+            image.set(data=data, extent=(-0.5, w - 0.5, h - 0.5, -0.5))
+            frame.set_xy((j - 0.5, i - 0.5))
+            ax.set(xlim=(-0.5, w - 0.5), ylim=(h - 0.5, -0.5))
+        self.lines["row"].set_data(np.arange(w) - j, self.alike[i])
+        self.lines["column"].set_data(np.arange(h) - i, self.alike[:, j])
+        reach = max(h, w) - 0.5
+        self.curve.set_xlim(-reach, reach)
+        self.map.set_title(f"Cosine with cell ({i}, {j})")
+        half, wave = "y" if channel < d // 2 else "x", "cosines" if channel % 2 else "sines"
+        self.channel.set_title(f"Channel {channel}: {half} half, {wave}")
+        return self.figure
+
+# %% ../nbs/90_plots.ipynb #14b97a25
+def plot_neighbours(pos, cell, channel=0):
+    "Codes pos (h,w,d), y half first: how alike each is to that of a cell (row, col), and one channel as a map."
+    return NeighboursView().show(pos, cell, channel)
+
+# %% ../nbs/90_plots.ipynb #9519b0b5
+RIGHT, WRONG = PALETTE[2], PALETTE[1]
+
+
+class WorkingPointView:
+    """Right and wrong detections of one class on a few images, and the place on its precision-recall curve.
+
+    The curve is dark as far as the threshold, and the area under its envelope shaded.
+    show(scenes, curve, kept, ap, note): scenes: up to six dicts image (3,H,W), boxes (n,4) xyxy pixels, right (n,)
+    bool, words (n strings, the first first, written where there is room), missed (m,4); curve: (recall, precision) by
+    falling score; kept: how many of its detections reach the threshold.
+    """
+
+    def __init__(self, rows: int = 2, cols: int = 3):
+        self.grid, self.outlines, self.words = (rows, cols), [], []  # the last two are kept for the next picture
+        self.figure, (self.scene, self.curve) = new_figure(9.2, 3.9, 1, 2, width_ratios=[1.4, 1])
+        self.picture = self.scene.imshow(np.zeros((64 * rows, 64 * cols, 3)), interpolation="nearest")  # all in one
+        self.scene.set(xticks=[], yticks=[], aspect="equal", anchor="NW")
+        for spine in self.scene.spines.values(): spine.set_visible(False)
+        self.scene.set_title(" ")
+        above = {"transform": self.scene.transAxes, "fontsize": 9.5, "fontweight": "bold", "va": "bottom"}
+        for text, colour, x in (("right", RIGHT, 0), ("wrong", WRONG, 0.1), ("dashed: missed", MUTED, 0.22)):
+            self.scene.text(x, 1.02, text, color=colour, **above).set_in_layout(False)
+        self._build_curve()
+        self.figure.draw_without_rendering()
+        self.figure.set_layout_engine("none")
+
+    def _build_curve(self):
+        ax, colour = self.curve, PALETTE[0]
+        self.area = ax.fill([], [], facecolor=colour, alpha=0.16, linewidth=0)[0]
+        self.raw, = ax.plot([], [], color=colour, alpha=0.5, linewidth=0.9)
+        self.envelope, = ax.plot([], [], color=colour)
+        self.kept, = ax.plot([], [], color=INK, linewidth=1.3)
+        self.point, = ax.plot([], [], "o", color=INK, markersize=10, markeredgecolor="white", zorder=6, clip_on=False)
+        for artist in (self.area, self.point): artist.set_in_layout(False)  # empty as yet
+        ground = {"facecolor": PAPER, "edgecolor": "none", "alpha": 0.8, "pad": 3}
+        self.note = ax.text(0.03, 0.05, "", transform=ax.transAxes, fontsize=9, va="bottom", bbox=ground)
+        ax.set(xlim=(0, 1.01), ylim=(0, 1.03), xlabel="recall", ylabel="precision")
+        ax.set(xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
+        ax.set_title("AP 0.00: the area")
+        ax.grid(True)
+
+    def _outline(self, k, box, colour, dashed):
+        "Outline number k of this picture."
+        if k == len(self.outlines): self.outlines.append(draw_box(self.scene, box, colour))
+        (x0, y0, x1, y1), outline = box, self.outlines[k]
+        outline.set_bounds(x0, y0, x1 - x0, y1 - y0)
+        style, width, halo = ((0, (3, 2)), 1.4, INK) if dashed else ("-", 1.8, "white")
+        outline.set(edgecolor=colour, linestyle=style, linewidth=width, visible=True)
+        outline.set_path_effects([withStroke(linewidth=3.2, foreground=halo)])
+
+    def _word(self, k, word, at, colour):
+        "Label number k of this picture."
+        if k == len(self.words):
+            ground = {"edgecolor": "none", "pad": 0.8}
+            self.words.append(self.scene.text(0, 0, "", fontsize=6.5, va="center", bbox=ground))
+        self.words[k].set(text=word, position=at, color=text_colour(colour), visible=True)
+        self.words[k].get_bbox_patch().set_facecolor(colour)
+
+    def _show_scenes(self, scenes, corners, sizes):
+        "Boxes and scores of all images, whose corners (left, top) lie in one joint picture."
+        boxes, words = [], []
+        for scene, (left, top), (height, width) in zip(scenes, corners, sizes):
+            inside = lambda boxes: [to_numpy(box).clip(0, [width, height] * 2) + [left, top] * 2 for box in boxes]
+            found, colours = inside(scene["boxes"]), [RIGHT if right else WRONG for right in scene["right"]]
+            boxes += [(box, "white", True) for box in inside(scene["missed"])]
+            boxes += sorted([(box, colour, False) for box, colour in zip(found, colours)], key=lambda b: b[1] == RIGHT)
+            for box, colour, word in zip(found, colours, scene["words"]):
+                x, y = min(box[0], left + 0.8 * width), max(box[1], top + 0.06 * height)
+                crowded = any(abs(x - a) < 0.2 * width and abs(y - b) < 0.1 * height for _, (a, b), _ in words)
+                if not crowded: words.append((word, (x, y), colour))
+        for artist in self.outlines[len(boxes):] + self.words[len(words):]: artist.set_visible(False)
+        for k, box in enumerate(boxes): self._outline(k, *box)
+        for k, word in enumerate(words): self._word(k, *word)
+
+    def _show_images(self, images):
+        "All images in one, side by side in the grid; returns their corners [(left, top), ...]."
+        height, width = (max((image.shape[k] for image in images), default=64) for k in (0, 1))
+        gap, (rows, cols) = max(width // 24, 1), self.grid
+        joint = np.ones((rows * (height + gap) - gap, cols * (width + gap) - gap, 3)) * to_rgb(PAPER)
+        corners = [(k % cols * (width + gap), k // cols * (height + gap)) for k in range(len(images))]
+        for (left, top), image in zip(corners, images):
+            joint[top:top + image.shape[0], left:left + image.shape[1]] = image
+        self.picture.set(data=np.uint8(255 * joint + 0.5), extent=(0, joint.shape[1], joint.shape[0], 0))
+        self.scene.set(xlim=(0, joint.shape[1]), ylim=(joint.shape[0], 0))
+        return corners
+
+    def show(self, scenes, curve, kept, ap, note=""):
+        "Draw; returns the Figure."
+        images = [to_picture(scene["image"]) for scene in scenes]
+        self._show_scenes(scenes, self._show_images(images), [image.shape[:2] for image in images])
+        recall, precision = (to_numpy(x).astype(float) for x in curve)
+        r, p = _envelope(recall, precision)
+        stairs = np.repeat(r, 2)[1:-1], np.repeat(p[1:], 2)  # p[k] holds from r[k-1] to r[k]
+        self.envelope.set_data(*stairs)
+        self.raw.set_data(recall, precision)
+        self.kept.set_data(recall[:kept], precision[:kept])
+        self.area.set_xy(np.column_stack([[0, *stairs[0], stairs[0][-1] if len(r) > 1 else 0], [0, *stairs[1], 0]]))
+        self.point.set_data(recall[:kept][-1:], precision[:kept][-1:])
+        self.curve.set_title(f"AP {ap:.2f}: the area")
+        self.note.set_text(note)
+        return self.figure
+
+# %% ../nbs/90_plots.ipynb #b98db74e
+def plot_working_point(scenes, curve, kept, ap, note=""):
+    "A detector at one threshold; arguments as in WorkingPointView.show."
+    return WorkingPointView().show(scenes, curve, kept, ap, note)
+
+# %% ../nbs/90_plots.ipynb #fe104f4a
+from matplotlib.colors import PowerNorm
+from .boxes import pairwise_iou
+
+# %% ../nbs/90_plots.ipynb #a51472c4
+steps = np.linspace(0, 1, 16)
+GLOW = LinearSegmentedColormap.from_list("glow", [(*HEAT(x)[:3], 0.08 + 0.87 * x ** 0.6) for x in steps])  # clear to solid
+CELL = "#7CE0FF"
+
+
+def dimmed(image) -> np.ndarray:
+    "An image (3,H,W) as a dark, nearly grey ground for heat: (H,W,3) in 0..1, at most about 160 pixels wide."
+    picture = to_picture(image)
+    step = max(1, round(max(picture.shape[:2]) / 160))
+    picture = picture[::step, ::step]
+    return 0.5 * (picture @ [0.3, 0.59, 0.11])[..., None] + 0.25 * picture
+
+# %% ../nbs/90_plots.ipynb #607df4d8
+def panel_at(figure, x, y, width, height) -> Panel:
+    "Bare axes on a figure at (x, y), their upper left corner, all in inches from the figure's upper left corner."
+    w, h = figure.get_size_inches()
     with matplotlib.rc_context(STYLE):
-        figure = Picture(figsize=(wide, high), dpi=100)
-        frames = (at(0.05, high - 0.56 - scene * h / w, scene, scene * h / w), at(scene + 0.6, foot, matrix, body),
-                  at(bars, foot, wide - bars - 0.32, body))
-        left, middle, right = (figure.add_axes(frame, axes_class=Panel) for frame in frames)
-        _matching_scene(left, image, m)
-        _matching_matrix(middle, m)
-        _matching_bars(right, m)
-        write = lambda x, y, text, size, **kw: figure.text(x / wide, y / high, text, fontsize=size, **kw)
-        for text, x in titles.items(): write(x, high - 0.1, text, 9.5, fontweight="bold", va="top")
-        write(0.05, high - 0.33, "solid: object   dashed: its query   dotted: the others", 7.2, color=MUTED, va="top")
-        for k, name in enumerate(m.parts):
-            corner, *size = at(bars + 0.72 * k, high - 0.46, 0.16, 0.11)[:2], *at(0, 0, 0.16, 0.11)[2:]
-            figure.add_artist(Rectangle(corner, *size, color=INK, alpha=SHADES[k % 3], linewidth=0))
-            write(bars + 0.72 * k + 0.22, high - 0.405, name, 7.4, color=MUTED, va="center")
-        write(0.05, 0.06, _matching_sentence(m), 8.2, va="bottom")
-        hidden = len(m.total) - len(m.rows)
-        if hidden: write(scene + 0.6, foot - 0.05, f"and {hidden} more queries", 7, color=MUTED, va="top")
+        ax = figure.add_axes((x / w, 1 - (y + height) / h, width / w, height / h), axes_class=Panel)
+    ax.set(xticks=[], yticks=[])
+    for part in (ax.xaxis, ax.yaxis, *ax.spines.values()): part.set_visible(False)
+    return ax
+
+
+def frame_image(ax, shown, picture, height, width) -> None:
+    "Put another picture, of `height` x `width` pixels, into the image `shown`, and fit the axes to it."
+    if picture.ndim == 3: picture = (picture * 255).astype(np.uint8)  # draws faster
+    shown.set_data(picture)
+    shown.set_extent((0, width, height, 0))
+    ax.set(xlim=(0, width), ylim=(height, 0))
+
+
+class MapGrid:
+    """Attention maps, layers down and heads across, shown with `show` as often as one likes.
+
+    x, y, width: where on the figure, in inches from its upper left corner; shape: the image's height / width.
+    Afterwards .heats[layer][head] is the map's image artist, .notes its title, .height in inches.
+    """
+    title, gap, margin = 0.2, 0.06, 0.62  # inches above a map, between two, and left of a row for its label
+
+    def __init__(self, figure, x, y, width, layers, heads, shape=1.0):
+        side = (width - self.margin) / heads - self.gap
+        self.height = layers * (side * shape + self.title)
+        self.axes, self.grounds, self.heats, self.frames, self.notes, self.rows = [], [], [], [], [], []
+        for layer in range(layers):
+            down = y + self.title + layer * (side * shape + self.title)
+            places = [(x + self.margin + head * (side + self.gap), down, side, side * shape) for head in range(heads)]
+            self.axes.append([panel_at(figure, *place) for place in places])
+            row = self.axes[-1]
+            blank = dict(aspect="equal", origin="upper")
+            self.grounds.append([ax.imshow(np.zeros((2, 2, 3)), interpolation="nearest", **blank) for ax in row])
+            glow = lambda ax: ax.imshow(np.zeros((2, 2)), cmap=GLOW, norm=PowerNorm(0.5, 0, 1), **blank)
+            self.heats.append([glow(ax) for ax in row])
+            self.frames.append([draw_box(ax, (0, 0, 0, 0), "white", 1.1, halo=INK) for ax in row])
+            small = 7.6 if heads <= 4 else 5.4
+            self.notes.append([ax.set_title(" ", fontsize=small, y=1.0, pad=2.5, fontweight="normal") for ax in row])
+            with matplotlib.rc_context(STYLE):
+                self.rows.append(figure.text((x + self.margin - 0.07) / figure.get_figwidth(),
+                                             1 - (down + side * shape / 2) / figure.get_figheight(), "",
+                                             fontsize=7.8, ha="right", va="center", linespacing=1.35))
+    def show(self, image, weights, boxes, notes, rows, colour="white", smooth=True) -> None:
+        """Other maps: an array of weights (layers,heads,h,w) over image (3,H,W).
+
+        boxes (layers,4): an xyxy pixel box to outline in all maps of a row; notes: strings [layer][head];
+        rows: one string a layer; smooth: blend the cells into one another.
+        """
+        _, height, width = image.shape
+        ground, top = dimmed(image), max(float(weights.max()), 1e-6)
+        for layer, row in enumerate(self.heats):
+            x0, y0, x1, y1 = to_numpy(boxes[layer])
+            self.rows[layer].set_text(rows[layer])
+            for head, heat in enumerate(row):
+                frame_image(self.axes[layer][head], self.grounds[layer][head], ground, height, width)
+                frame_image(self.axes[layer][head], heat, weights[layer, head], height, width)
+                heat.set_interpolation("bilinear" if smooth else "nearest")
+                heat.norm.vmax = top
+                self.frames[layer][head].set(xy=(x0, y0), width=x1 - x0, height=y1 - y0, edgecolor=colour)
+                self.notes[layer][head].set_text(notes[layer][head])
+
+# %% ../nbs/90_plots.ipynb #fe6bb580
+def cells_in(box, shape, size) -> torch.Tensor:
+    """(h,w) bool: the cells of a grid over an image of `size` (H,W) whose centres lie in an xyxy pixel box.
+
+    And the cell that holds the box's own centre, so that a small box has one.
+    """
+    (h, w), (H, W), (x0, y0, x1, y1) = shape, size, map(float, box)
+    y, x = (torch.arange(h) + 0.5)[:, None] * H / h, (torch.arange(w) + 0.5) * W / w
+    cells = (y > y0) & (y < y1) & (x > x0) & (x < x1)
+    cells[min(max(int((y0 + y1) / 2 * h / H), 0), h - 1), min(max(int((x0 + x1) / 2 * w / W), 0), w - 1)] = True
+    return cells
+
+
+def blank_picture(width, height) -> Picture:
+    "An empty figure of the course, in inches, laid out by hand."
+    with matplotlib.rc_context(STYLE): return Picture(figsize=(width, height), dpi=100)
+
+
+def headline(figure, x, y, text, size=9.5, **kwargs):
+    "A line of text whose upper left corner is at (x, y) inches from the figure's upper left corner."
+    w, h = figure.get_size_inches()
+    with matplotlib.rc_context(STYLE): return figure.text(x / w, 1 - y / h, text, fontsize=size, va="top", **kwargs)
+
+# %% ../nbs/90_plots.ipynb #a5435f7a
+class EncoderAttention:
+    "The picture of `plot_encoder_attention`, for as many layers and heads; `.show(...)` changes what is in it."
+
+    def __init__(self, layers, heads, shape=1.0, width=9.4, scene=3.0):
+        side = (width - scene - 0.1 - MapGrid.margin) / heads - MapGrid.gap
+        height = 0.3 + max(scene * shape, layers * (side * shape + MapGrid.title)) + 0.05
+        self.figure = blank_picture(width, height)
+        self.maps = MapGrid(self.figure, scene + 0.1, 0.27, width - scene - 0.1, layers, heads, shape)
+        self.scene = panel_at(self.figure, 0.05, 0.34, scene - 0.05, (scene - 0.05) * shape)
+        self.image = self.scene.imshow(np.zeros((2, 2, 3)), aspect="equal", interpolation="nearest")
+        self.left = headline(self.figure, 0.05, 0.1, "", fontweight="bold")
+        self.right = headline(self.figure, scene + 0.1 + MapGrid.margin, 0.1, "", fontweight="bold")
+        self.mark, self.drawn, self.last = draw_box(self.scene, (0, 0, 0, 0), CELL, 2.0, halo=INK), [], None
+        self.mark.set_zorder(7)
+        self.beyond = self.scene.text(0.99, 0.01, "padding", fontsize=7.5, color=MUTED, ha="right", va="bottom",
+                                      transform=self.scene.transAxes)
+
+    def outline(self, boxes, names) -> None:
+        "Draw the objects of the scene, unless they are there already."
+        boxes = to_numpy(boxes).reshape(-1, 4)
+        present = boxes.tolist(), names, self.scene.get_xlim()
+        if present == self.last: return
+        for artist in self.drawn: artist.remove()
+        self.drawn = [draw_box(self.scene, box, "white", 1.0, (0, (3, 2)), halo=INK, alpha=0.9) for box in boxes]
+        labels = [(name, i, "#344054") for i, name in enumerate(names)]
+        if labels: self.drawn += place_labels(self.scene, labels, boxes, 7, settle=False)
+        self.last = present
+
+    def show(self, image, weights, shape, cell, boxes=(), names=(), real=None, region=None, word="", smooth=True,
+             title=None):
+        "See `plot_encoder_attention`."
+        (h, w), (row, col), (_, H, W) = shape, cell, image.shape
+        canvas, (high, wide) = to_numpy(image).copy(), real or (H, W)
+        canvas[:, high:], canvas[:, :, wide:] = 0.9, 0.9  # padding, light
+        looks = to_numpy(weights)[:, :, row * w + col].reshape(len(weights), -1, h, w)
+        beyond = ~cells_in((0, 0, wide, high), shape, (H, W)).numpy() & (looks == 0)  # masked padding stays clean
+        frame_image(self.scene, self.image, to_picture(canvas), H, W)
+        square = (col * W / w, row * H / h, (col + 1) * W / w, (row + 1) * H / h)
+        self.mark.set(xy=square[:2], width=W / w, height=H / h)
+        self.outline(boxes, list(names))
+        on = None if region is None else (looks * to_numpy(region)).sum((2, 3))
+        notes = [[f"head {j + 1}" + ("" if on is None else f": {on[i, j]:.0%} {word}") for j in range(looks.shape[1])]
+                 for i in range(len(looks))]
+        rows = [f"layer {i + 1}" for i in range(len(looks))]
+        self.maps.show(canvas, np.ma.array(looks, mask=beyond), [square] * len(looks), notes, rows, CELL, smooth)
+        self.left.set_text("The picked cell")
+        self.beyond.set_visible((high, wide) != (H, W))
+        self.right.set_text(title or "Where it looks")
+        return self.figure
+
+
+def plot_encoder_attention(image, weights, shape, cell, boxes=(), names=(), real=None, region=None, word="", smooth=True,
+                           title=None):
+    """Where one cell looks in the encoder, in every layer and head.
+
+    image (3,H,W) in 0..1, padding included; weights (layers,heads,hw,hw); shape (h,w); cell (row,column);
+    boxes (N,4) xyxy pixels and names: objects to outline; real: height and width of the image without its padding;
+    region (h,w) bool: above each map, the share of the weight on these cells, called `word`.
+    """
+    layers, heads = weights.shape[:2]
+    picture = EncoderAttention(layers, heads, image.shape[1] / image.shape[2])
+    return picture.show(image, weights, shape, cell, boxes, names, real, region, word, smooth, title)
+
+# %% ../nbs/90_plots.ipynb #c2c701e8
+PICKED, SAME, ELSEWHERE = "#E0660B", "#2678D1", "#98A2B3"
+
+
+class DecoderAttention:
+    "The picture of `plot_decoder_attention`, for as many layers, heads and queries; `.show(...)` changes what is in it."
+    most = 14  # bars
+
+    def __init__(self, layers, heads, queries, shape=1.0, width=9.4, scene=3.1):
+        side = (width - scene - 0.15 - MapGrid.margin) / heads - MapGrid.gap
+        self.heads, self.count, tall = heads, min(queries, self.most), (scene - 0.05) * shape
+        height = 0.27 + max(tall + 1.85, layers * (side * shape + MapGrid.title) + 0.08)
+        self.figure = blank_picture(width, height)
+        self.maps = MapGrid(self.figure, scene + 0.15, 0.27, width - scene - 0.15, layers, heads, shape)
+        self.scene = panel_at(self.figure, 0.05, 0.34, scene - 0.05, tall)
+        self.image = self.scene.imshow(np.zeros((2, 2, 3)), aspect="equal", interpolation="nearest")
+        self.outlines = [draw_box(self.scene, (0, 0, 0, 0), PICKED, halo=None) for _ in range(queries)]
+        self.tags = [_write_label(self.scene, f"q{q}", PICKED, "white", 6.8) for q in range(queries)]
+        self.chart = panel_at(self.figure, 0.05, tall + 0.75, scene - 0.05, height - tall - 1.25)
+        self.build_bars()
+        self.left = headline(self.figure, 0.05, 0.1, "", fontweight="bold")
+        headline(self.figure, 1.07, 0.12, "orange: picked   blue: same object   dashed: no object", 6.4, color=MUTED)
+        self.middle = headline(self.figure, 0.05, tall + 0.46, "", fontweight="bold")
+        headline(self.figure, 0.05, height - 0.19, "in the bars: heads; below: scores", 6.8, color=MUTED)
+        self.right = headline(self.figure, scene + 0.15 + MapGrid.margin, 0.1, "", fontweight="bold")
+
+    def build_bars(self) -> None:
+        "Bars, each a stack of one piece a head, their labels and their values."
+        self.chart.set(xlim=(-0.6, self.count - 0.4), ylim=(0, 1))
+        self.chart.axhline(0, color=LINE, linewidth=1)
+        spots, heads = range(self.count), range(self.heads)
+        self.bars = [[self.chart.add_patch(Rectangle((k - 0.38, 0), 0.76, 0)) for _ in heads] for k in spots]
+        middle, size = dict(ha="center", va="center"), 6.8 if self.count <= 12 else 5.8
+        self.numbers = [[self.chart.text(k, 0, "", fontsize=5.8, **middle) for _ in heads] for k in spots]
+        self.values = [self.chart.text(k, 0, "", ha="center", va="bottom", fontsize=size) for k in spots]
+        under = dict(ha="center", va="top", fontsize=size, transform=self.chart.get_xaxis_transform(), linespacing=1.3)
+        self.ticks = [self.chart.text(k, -0.05, "", **under) for k in spots]
+
+    def draw_scene(self, weights, boxes, scores, query, same, left_out) -> None:
+        "Boxes of the queries: the picked one, those on the same object, those that found another; thick: attended to."
+        (right, low), shown = (self.scene.get_xlim()[1], self.scene.get_ylim()[0]), []
+        for q, (outline, tag) in enumerate(zip(self.outlines, self.tags)):
+            role = 0 if q == query else 1 if q in same else 2
+            seen = q != left_out and (role < 2 or scores[q] > 0.5 or weights[q] > 0.05)
+            outline.set_visible(seen), tag.set_visible(seen)
+            if not seen: continue
+            colour, (x0, y0, x1, y1) = (PICKED, SAME, ELSEWHERE)[role], boxes[q]
+            outline.set(xy=(x0, y0), width=x1 - x0, height=y1 - y0, edgecolor=colour, zorder=4 - role)
+            outline.set(linewidth=2.2 if role == 0 else 1 + 5 * weights[q])
+            outline.set_linestyle("-" if scores[q] > 0.5 else (0, (2.5, 1.6)))
+            tag.get_bbox_patch().set_facecolor(colour if role < 2 else "#667085")
+            shown.append(q)
+        unit = right / self.scene.bbox.width
+        sizes = {q: ((6.0 if q < 10 else 10.5 if q < 100 else 15.0) * unit + 5 * unit, 12.5 * unit) for q in shown}
+        faint, places = [q for q in range(len(boxes)) if q not in shown], {}
+        for q in sorted(shown, key=lambda q: (q != query, q not in same)):
+            spots = _spots(boxes[q], sizes[q], (right, low))
+            bad = _badness(spots, list(places.values()), boxes, q, faint, (right, low))
+            places[q] = spots[bad.argmin()]
+            self.tags[q].set_position((places[q][0] + 2.5 * unit, places[q][1::2].mean()))
+
+    def draw_bars(self, weights, scores, query, same, left_out) -> None:
+        "Self-attention (heads,Q) of the picked query, the heads on top of one another, and every query's score."
+        total = weights.mean(0)
+        keep = [q for q in np.argsort(-total, kind="stable") if q not in (query, left_out)][:self.count - 1]
+        self.listed = sorted([query, *map(int, keep)])
+        top = max(0.3, float(total.max())) * 1.22
+        self.chart.set_ylim(0, top)
+        for k, stack in enumerate(self.bars):
+            q = self.listed[k] if k < len(self.listed) else None
+            colour, base = PICKED if q == query else SAME if q in same else ELSEWHERE, 0.0
+            for j, (bar, number) in enumerate(zip(stack, self.numbers[k])):
+                share = 0.0 if q is None else float(weights[j, q]) / self.heads
+                bar.set(y=base, height=share, facecolor=colour, alpha=1 - 0.5 * j / self.heads, linewidth=0)
+                number.set(text=str(j + 1) if share > 0.12 * top else "", y=base + share / 2, color="white")
+                base += share
+            if q is None: self.ticks[k].set_text(""); self.values[k].set_text(""); continue
+            self.ticks[k].set(text=f"q{q}\n{scores[q]:.2f}" if scores[q] >= 0.005 else f"q{q}\n0", color=MUTED if colour == ELSEWHERE else colour,
+                              fontweight="bold" if scores[q] > 0.5 else "normal")
+            self.values[k].set(text=f"{base:.0%}" if base >= 0.03 else "", y=base + 0.01 * top)
+
+    def show(self, image, cross, self_weights, shape, boxes, scores, labels, query, layer=2, classes=None, left_out=None,
+             smooth=True):
+        "See `plot_decoder_attention`."
+        (h, w), (_, H, W) = shape, image.shape
+        cross, self_weights, boxes, scores = (to_numpy(x) for x in (cross, self_weights, boxes, scores))
+        same, now = queries_on_the_same(boxes[layer - 1], query, left_out), self_weights[layer - 1, :, query]
+        frame_image(self.scene, self.image, to_picture(image), H, W)
+        self.draw_scene(now.mean(0), boxes[layer - 1], scores[layer - 1], query, same, left_out)
+        self.draw_bars(now, scores[layer - 1], query, same, left_out)
+        looks = cross[:, :, query].reshape(len(cross), -1, h, w)
+        inside = [look[:, to_numpy(cells_in(box, shape, (H, W)))].sum(1) for look, box in zip(looks, boxes[:, query])]
+        notes = [[f"head {j + 1}: {x:.0%}" for j, x in enumerate(row)] for row in inside]
+        name = lambda i: str(int(labels[i][query]) if classes is None else classes[int(labels[i][query])])
+        rows = [f"layer {i + 1}\n{name(i)}\n{scores[i, query]:.2f}" for i in range(len(cross))]
+        self.maps.show(image, looks, boxes[:, query], notes, rows, "white", smooth)
+        self.left.set_text(f"After layer {layer}")
+        self.middle.set_text(f"q{query}'s self-attention in layer {layer}")
+        self.right.set_text(f"q{query}'s cross-attention, and how much is inside its box")
+        return self.figure
+
+
+def queries_on_the_same(boxes, query, left_out=None) -> list:
+    "The other queries whose boxes (Q,4) overlap that of `query` by an IoU above one half."
+    overlap = pairwise_iou(torch.as_tensor(boxes[query][None]), torch.as_tensor(boxes))[0]
+    return [q for q in range(len(boxes)) if overlap[q] > 0.5 and q not in (query, left_out)]
+
+
+def plot_decoder_attention(image, cross, self_weights, shape, boxes, scores, labels, query, layer=2, classes=None,
+                           left_out=None, smooth=True):
+    """What one query looks at: the image, in every layer and head, and the other queries, in one layer.
+
+    image (3,H,W) in 0..1; cross (layers,heads,Q,hw); self_weights (layers,heads,Q,Q); shape (h,w); boxes (layers,Q,4)
+    xyxy pixels; scores, labels (layers,Q): the best class after every layer, no-object left out; layer: 1, 2, ...;
+    left_out: a query that was not asked, not drawn.
+    """
+    layers, heads, queries, _ = cross.shape
+    picture = DecoderAttention(layers, heads, queries, image.shape[1] / image.shape[2])
+    return picture.show(image, cross, self_weights, shape, boxes, scores, labels, query, layer, classes, left_out, smooth)
+
+# %% ../nbs/90_plots.ipynb #8d948854
+def _replay_scene(stage, view, image, step, query):
+    "Objects white, the matched queries in their colours with a line to their objects, the rest quiet."
+    objects, boxes, said = view["objects"][image], view["boxes"][step][image], view["said"][step][image]
+    owner, labels, late = dict(view["pairs"][step][image]), [], []
+    for box in objects: stage.outline(box, "white", 2.2, halo=INK)
+    for q, box in enumerate(boxes):
+        name, score = said[q]
+        if q in owner: continue
+        sure, asked = name is not None and score >= 0.5, q == query  # a duplicate, or an object where there is none
+        if not (sure or asked):
+            stage.outline(box, "white", 0.8, (0, (1, 1.6)), 0.5, halo=None)
+            continue
+        stage.outline(box, class_colour(q), 2.2 if asked else 1.4, (0, (1, 1.6)))
+        late.append((f"q{q} {name} {score:.2f}" if name else f"q{q}", q, "#4B5565"))
+    for q, t in owner.items():
+        colour, loud = class_colour(q), query in (None, q)
+        stage.outline(boxes[q], colour, 2.4 if q == query else 1.7, alpha=1 if loud else 0.4)
+        stage.link(objects[t], boxes[q], colour, 1 if loud else 0.4)
+        name, score = said[q]
+        labels.append((f"q{q} {name} {score:.2f}" if name else f"q{q} no object", q, colour))
+    stage.labels(labels + late, np.concatenate([boxes, objects]), 6.6, [q for q in range(len(boxes)) if q not in owner])
+
+# %% ../nbs/90_plots.ipynb #0486f04b
+def usual_boxes(view: dict, step: int) -> np.ndarray:
+    "(Q,4) cxcywh: every query's median box at a moment, over the images where it has an object (over all if it has none)."
+    boxes, busy = view["map"][step], view["busy"][step]
+    return np.stack([np.median(boxes[busy[:, q] if busy[:, q].any() else slice(None), q], axis=0) for q in range(boxes.shape[1])])
+
+
+# places for a label, nearest first
+_NEARBY = [(0, 0)] + [(r * math.cos(k * math.pi / 4), r * math.sin(k * math.pi / 4)) for r in (0.06, 0.12, 0.18) for k in range(8)]
+
+
+def _replay_map(stage, clouds, view, step, query):
+    "Dots, in two clouds for each query: pale on the images where it has no object, and strong where it has one."
+    boxes, busy = view["map"][step], view["busy"][step]  # (B,Q,4) cxcywh in 0..1, (B,Q) bool
+    for q, pair in enumerate(clouds):
+        for cloud, where, strength in zip(pair, (~busy[:, q], busy[:, q]), (0.3, 0.95)):
+            cloud.set_data(*boxes[where, q, :2].T)
+            cloud.set_alpha(strength if query in (None, q) else 0.25 * strength)
+            cloud.set_zorder(4 if q == query else 3)
+    places = usual_boxes(view, step)
+    if query is not None:
+        cx, cy, w, h = places[query]
+        stage.outline((cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2), class_colour(query), 1.8, (0, (3, 2)))
+    size = 26 / stage.ax.bbox.width
+    spots = []
+    if query is None and np.ptp(places[:, :2], axis=0).max() < 0.05:
+        return stage.write(places[0, 0], places[0, 1] - 0.08, f"all {len(places)} queries", 8, ha="center")
+    for q in range(len(places)) if query is None else [query]:
+        x, y = places[q, :2]
+        for dx, dy in _NEARBY:
+            spot = np.array([x + dx - size / 2, y + dy - size / 3, x + dx + size / 2, y + dy + size / 3])
+            if spot.min() > 0 and spot.max() < 1 and not (spots and _overlap(spot[None], np.stack(spots)).any()): break
+        spots.append(spot)
+        stage.box(spot, "label", True, facecolor=class_colour(q), edgecolor="white", linewidth=0.6, zorder=6)
+        stage.write((spot[0] + spot[2]) / 2, (spot[1] + spot[3]) / 2, f"q{q}", 7.2, text_colour(class_colour(q)), "bold", "center")
+
+# %% ../nbs/90_plots.ipynb #f0a5d48e
+def _replay_curve(stage, curves, step, epochs, top, form="{:.1f}"):
+    "Lines (colour, name, values) from 0 to `top`, the present moment marked and its values written."
+    steps = np.arange(len(epochs))
+    stage.ax.set(xlim=(-0.3, steps[-1] + 0.3), ylim=(0, 1.05 * top))
+    stage.line([-0.3, steps[-1] + 0.3], [0, 0], "rule", color=LINE, linewidth=1, clip_on=False)
+    stage.line([step, step], [0, 1.02 * top], "now", color=LIT, linewidth=1, linestyle=(0, (2, 2)))
+    for k, epoch in enumerate(epochs):
+        stage.write(k, -0.12 * top, str(epoch), 7, LIT if k == step else MUTED, "bold" if k == step else "normal", "center")
+    heights = []
+    for colour, name, values in curves:
+        known = [k for k, value in enumerate(values) if value is not None and math.isfinite(value)]
+        look = {"color": colour, "marker": "o", "clip_on": False}
+        stage.line(known, [min(values[k], top) for k in known], ("curve", name), linewidth=1.6, markersize=3, zorder=3, **look)
+        if step not in known: continue
+        y = min(values[step], top)
+        stage.line([step], [y], ("here", name), markersize=6.5, markeredgecolor="white", zorder=5, **look)
+        right = step > 0.5 * steps[-1]  # the text stands above the stretch of the curve that it covers
+        y = 0.09 * top + max(min(values[k], top) for k in known if step - 3 * right <= k <= step)
+        while any(abs(y - other) < 0.13 * top for other in heights): y += 0.04 * top
+        heights.append(y)
+        x, ha = (step - 0.18, "right") if right else (step + 0.18, "left")
+        stage.write(x, y, f"{name} {form.format(values[step])}", 7.4, colour, "bold", ha)
+
+# %% ../nbs/90_plots.ipynb #eed5ec48
+class ReplayPicture:
+    """The figure of `plot_replay`, to be drawn again and again by `show`. view: what is known, each a list over the moments:
+
+    epochs: their numbers. For the images that can be shown: boxes[s][b] (Q,4) xyxy pixels, said[s][b] Q pairs (class name
+    or None for no-object, score), pairs[s][b] [(query, object), ...], loss[s][b]. For all images: map[s] (B,Q,4) cxcywh in
+    0..1, busy[s] (B,Q) whether a query has an object, mean_loss[s], moved[s] the share of objects with another query than
+    at the moment before (None at first). And not over the moments: images[b] (3,H,W), objects[b] (N,4) xyxy pixels.
+    """
+
+    def __init__(self, view: dict):
+        self.view, (wide, high) = view, (9.6, 3.95)
+        photo = to_picture(view["images"][0])
+        with matplotlib.rc_context(STYLE):
+            self.figure = Picture(figsize=(wide, high), dpi=100)
+            def at(x, y, dx, dy):
+                return self.figure.add_axes((x / wide, y / high, dx / wide, dy / high), axes_class=Panel)
+            axes = [at(0.05, 0.1, 3.4, 3.4), at(3.65, 0.1, 3.4, 3.4), at(7.4, 2.3, 2.05, 1.2), at(7.4, 0.35, 2.05, 1.2)]
+            self.photo = axes[0].imshow(photo, extent=(0, photo.shape[1], photo.shape[0], 0), interpolation="nearest")
+            axes[1].add_patch(Rectangle((0, 0), 1, 1, facecolor="#EEF0F3", edgecolor=LINE, linewidth=0.8))
+            def dots(q, size):
+                return axes[1].plot([], [], "o", color=class_colour(q), markersize=size, markeredgewidth=0)[0]
+            self.clouds = [(dots(q, 2.0), dots(q, 3.4)) for q in range(view["map"][0].shape[1])]
+        self.scene, self.map, self.loss, self.moved = (Stage(ax) for ax in axes)
+        axes[1].set(xlim=(0, 1), ylim=(1, 0))
+        def stamp(x, y, text="", size=9.5, colour=INK, weight="bold"):
+            return self.figure.add_artist(Stamp(x / wide, y / high, text, fontsize=size, va="top", color=colour, fontweight=weight))
+        self.titles = [stamp(0.05, high - 0.1), stamp(3.65, high - 0.1)]
+        stamp(7.2, high - 0.1, "Loss after the epochs"), stamp(7.2, 1.86, "Objects with a new query")
+        notes = "white: object   colour: the query that answers for it", "a dot: the middle of a box; strong where its query has an object"
+        for x, note in zip((0.05, 3.65), notes): stamp(x, high - 0.29, note, 7.2, MUTED, "normal")
+        self.top = 1.3 * max(view["mean_loss"])
+
+    def show(self, step: int, image: int = 0, query=None, title=None) -> Picture:
+        "Draw moment `step`: image number `image`, and query `query` (None: all) in the map."
+        view, photo = self.view, to_picture(self.view["images"][image])
+        for stage in (self.scene, self.map, self.loss, self.moved): stage.clear()
+        self.photo.set_data(photo), self.photo.set_extent((0, photo.shape[1], photo.shape[0], 0))
+        self.scene.ax.set(xlim=(0, photo.shape[1]), ylim=(photo.shape[0], 0))
+        epoch, count = view["epochs"][step], len(view["map"][0])
+        self.titles[0].set_text(title or (f"After epoch {epoch}" if epoch else "Before the training"))
+        self.titles[1].set_text(f"Where the boxes{'' if query is None else f' of q{query}'} lie, {count} images")
+        _replay_scene(self.scene, view, image, step, query)
+        _replay_map(self.map, self.clouds, view, step, query)
+        mine = [losses[image] for losses in view["loss"]]
+        _replay_curve(self.loss, [(MUTED, "all", view["mean_loss"]), (PALETTE[0], "this image", mine)], step, view["epochs"], self.top)
+        _replay_curve(self.moved, [(PALETTE[4], "changed", view["moved"])], step, view["epochs"], 1.15, "{:.0%}")
+        return self.figure
+
+
+def plot_replay(view: dict, step: int = -1, image: int = 0, query=None, title=None):
+    "One moment of a training, from what `ReplayPicture` is given: an image, every query's places, the loss, the changing pairs."
+    return ReplayPicture(view).show(step % len(view["epochs"]), image, query, title)
+
+# %% ../nbs/90_plots.ipynb #a72ef9bb
+class DetectionFigure:
+    """An image with the boxes that reach a threshold, beside it the queries' scores; `show` moves the threshold.
+
+    image (3,H,W) in 0..1; scores (Q,), labels (Q,), boxes (Q,4) xyxy pixels: every answer, in the queries' order;
+    most: the most scores listed. .figure, .above: the queries drawn, best first; .names: every query's class.
+    """
+
+    def __init__(self, image, scores, labels, boxes, classes=None, most: int = 20, title=None):
+        self.scores, self.labels, self.boxes = to_numpy(scores), to_numpy(labels), to_numpy(boxes).reshape(-1, 4)
+        self.names = captions(self.labels, None, classes)
+        self.order, self.drawn = np.argsort(-self.scores, kind="stable"), []
+        height, width = to_picture(image).shape[:2]
+        wide = min(5.4, 3.5 * width / height)
+        high = wide * height / width
+        self.figure, (self.left, self.right) = new_figure(wide + 3.6, high + 0.5, 1, 2, width_ratios=[wide, 3.4])
+        draw_image(self.left, image)
+        if title: self.left.set_title(title)
+        self._bars(self.order[:most], len(self.scores))
+        self.figure.draw_without_rendering()
+        self.figure.set_layout_engine("none")
+
+    def _bars(self, listed, count) -> None:
+        ax, rows = self.right, range(len(listed))
+        self.bars = list(ax.barh(rows, self.scores[listed], height=0.66, linewidth=0))
+        for i, q in enumerate(listed):
+            ax.text(1.14, i, f"{self.scores[q]:.2f}", va="center", ha="right", fontsize=7, color=MUTED)
+        self.line = ax.axvline(0.5, color=INK, linewidth=1.2, linestyle=(0, (4, 2)))
+        ax.set_yticks(rows, [f"q{q}  {self.names[q]}" for q in listed])
+        ax.set(xlim=(0, 1.16), ylim=(max(len(listed), 4) - 0.5, -0.5), xticks=[0, 0.5, 1], xlabel="score")
+        ax.tick_params(axis="y", length=0, labelsize=7, labelcolor=INK)
+        ax.set_title(f"All {count} queries" if len(listed) == count else f"The best {len(listed)} of {count} queries")
+
+    def show(self, threshold: float) -> Picture:
+        "Draw what scores `threshold` or more."
+        self.above = self.order[self.scores[self.order] >= threshold]
+        for artist in self.drawn: artist.remove()
+        colours = [class_colour(self.labels[q]) for q in self.above]
+        self.drawn = [draw_box(self.left, self.boxes[q], colour) for q, colour in zip(self.above, colours)]
+        texts = [(f"q{q} {self.names[q]}", i, colour) for i, (q, colour) in enumerate(zip(self.above, colours))]
+        if texts: self.drawn += place_labels(self.left, texts, self.boxes[self.above], 7, settle=False)
+        for bar, q in zip(self.bars, self.order):
+            bar.set_facecolor(class_colour(self.labels[q]) if self.scores[q] >= threshold else LINE)
+        self.line.set_xdata([threshold, threshold])
+        return self.figure
+
+# %% ../nbs/90_plots.ipynb #23b64060
+def plot_detections(image, scores, labels, boxes, classes=None, threshold=0.5, title=None) -> Picture:
+    "`DetectionFigure` at one threshold."
+    return DetectionFigure(image, scores, labels, boxes, classes, title=title).show(threshold)
+
+# %% ../nbs/90_plots.ipynb #750179b2
+def plot_query_places(boxes, query, labels=None, classes=None, title=None, queries=None) -> Picture:
+    """Centres and sizes of the boxes that queries answered with, one colour and one number a query.
+
+    boxes (N,4) cxcywh in 0..1 and query (N,): which query gave each; labels (N,) and classes: names, for the third
+    panel; queries: how many there are (default: as many as occur).
+    """
+    boxes, query = to_numpy(boxes).reshape(-1, 4), to_numpy(query).astype(int)
+    count = queries or int(query.max(initial=-1)) + 1
+    figure, axes = new_figure(9, 3.5, 1, 2 + (labels is not None), width_ratios=[1, 1] + [0.8] * (labels is not None))
+    for ax, (x, y), name in zip(axes, [(0, 1), (2, 3)], ["Centres on the picture", "Sizes"]):
+        for q in range(count):
+            mine = boxes[query == q]
+            ax.scatter(mine[:, x], mine[:, y], s=7, color=class_colour(q), alpha=0.45, linewidth=0)
+        for q in range(count):
+            mine = boxes[query == q]
+            if len(mine) < 5: continue  # too few to speak of a place
+            badge = {"boxstyle": "circle,pad=0.25", "facecolor": class_colour(q), "edgecolor": "white", "linewidth": 0.8}
+            ax.text(np.median(mine[:, x]), np.median(mine[:, y]), str(q), fontsize=7, color="white", fontweight="bold",
+                    ha="center", va="center", bbox=badge, zorder=5)
+        ax.set(xlim=(0, 1), ylim=(1, 0) if y == 1 else (0, 1), aspect="equal", xlabel="$c_x$" if x == 0 else "width",
+               ylabel="$c_y$" if y == 1 else "height", xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
+        ax.set_title(name)
+    axes[1].set(xlim=(0, 0.6), ylim=(0, 0.6), xticks=[0, 0.3, 0.6], yticks=[0, 0.3, 0.6])
+    if labels is not None:
+        labels = to_numpy(labels).astype(int)
+        kinds = len(classes) if classes is not None else int(labels.max(initial=0)) + 1
+        table = np.zeros((count, kinds), dtype=int)
+        np.add.at(table, (query, labels), 1)
+        names = [str(name)[:9] for name in (classes if classes is not None else range(kinds))]
+        plot_heat(table, [f"q{q}" for q in range(count)], names, fmt="{:.0f}", ax=axes[2], size=7)
+        axes[2].tick_params(axis="x", labelsize=7, labelrotation=30)
+        axes[2].set_title("Classes, times named")
+    if title:
+        with matplotlib.rc_context(STYLE): figure.suptitle(title, x=0.005, ha="left", fontsize=10, fontweight="bold")
     return figure
