@@ -1404,7 +1404,7 @@ class MapGrid:
     """Attention maps, layers down and heads across, shown with `show` as often as one likes.
 
     x, y, width: where on the figure, in inches from its upper left corner; shape: the image's height / width.
-    Afterwards .heats[layer][head] is the map's image artist, .notes its title, .height in inches.
+    Afterwards `.heats[layer][head]` is the map's image artist, .notes its title, .height in inches.
     """
     title, gap, margin = 0.2, 0.06, 0.62  # inches above a map, between two, and left of a row for its label
 
@@ -1431,7 +1431,7 @@ class MapGrid:
     def show(self, image, weights, boxes, notes, rows, colour="white", smooth=True) -> None:
         """Other maps: an array of weights (layers,heads,h,w) over image (3,H,W).
 
-        boxes (layers,4): an xyxy pixel box to outline in all maps of a row; notes: strings [layer][head];
+        boxes (layers,4): an xyxy pixel box to outline in all maps of a row; notes: strings, `[layer][head]`;
         rows: one string a layer; smooth: blend the cells into one another.
         """
         _, height, width = image.shape
@@ -1741,8 +1741,8 @@ def _replay_curve(stage, curves, step, epochs, top, form="{:.1f}"):
 class ReplayPicture:
     """The figure of `plot_replay`, to be drawn again and again by `show`. view: what is known, each a list over the moments:
 
-    epochs: their numbers. For the images that can be shown: boxes[s][b] (Q,4) xyxy pixels, said[s][b] Q pairs (class name
-    or None for no-object, score), pairs[s][b] [(query, object), ...], loss[s][b]. For all images: map[s] (B,Q,4) cxcywh in
+    epochs: their numbers. For the images that can be shown: `boxes[s][b]` (Q,4) xyxy pixels, `said[s][b]` Q pairs (class name
+    or None for no-object, score), `pairs[s][b]` [(query, object), ...], `loss[s][b]`. For all images: map[s] (B,Q,4) cxcywh in
     0..1, busy[s] (B,Q) whether a query has an object, mean_loss[s], moved[s] the share of objects with another query than
     at the moment before (None at first). And not over the moments: images[b] (3,H,W), objects[b] (N,4) xyxy pixels.
     """
