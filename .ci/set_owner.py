@@ -17,8 +17,9 @@ PLACES = ("nbs/*.ipynb", "nbs/solutions/*.ipynb", "README.md", "CITATION.cff", "
 HOSTS = ("github.com", "colab.research.google.com/github", "raw.githubusercontent.com")
 END = r"(?![\w-]|\.\w)"
 # addresses that are the repository's own, wherever they stand
-OWN = re.compile(r"colab\.research\.google\.com/github/([\w.-]+)/([\w.-]+)/blob/|git\+https://github\.com/([\w.-]+)/([\w-]+)|"
-                 r"repository-code: \"https://github\.com/([\w.-]+)/([\w-]+)")
+NAME = r"([\w-]+(?:\.[\w-]+)*?)(?=\.git\b|\.?(?:[^\w.-]|$))"  # of a repository: dots inside, but neither .git nor a full stop
+OWN = re.compile(r"colab\.research\.google\.com/github/([\w.-]+)/([\w.-]+)/blob/|"
+                 rf"git\+https://github\.com/([\w.-]+)/{NAME}|repository-code: \"https://github\.com/([\w.-]+)/{NAME}")
 BRANCH = re.compile(r"colab\.research\.google\.com/github/[\w.-]+/[\w.-]+/blob/([\w./-]+?)/nbs/")
 
 
