@@ -31,9 +31,8 @@ ROWS = [
 PLAYED = [
     ("11_training.ipynb", "explorer", "training"),
 ]
-# console errors that are nobody's fault, each with its reason
-ALLOWED = [
-]
+# console errors that are nobody's fault (patterns, each with its reason): none so far
+ALLOWED = []
 BADGE = '<svg xmlns="http://www.w3.org/2000/svg" width="117" height="20"><rect width="117" height="20" fill="#777"/></svg>'
 CHROMIUMS = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome",
              "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome", "/Applications/Chromium.app/Contents/MacOS/Chromium"]
@@ -48,7 +47,7 @@ def wait_until(happened, seconds, what):
     return value
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # not the session: what comes later may want an event loop of its own
 def chromium():
     "A headless browser."
     sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install playwright")
@@ -63,7 +62,7 @@ def chromium():
         finally: browser.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # not the session: what comes later may want an event loop of its own
 def lab(chromium, tmp_path_factory):
     "(address, token) of a JupyterLab with settings of its own, that serves copies of the notebooks."
     home, token = tmp_path_factory.mktemp("lab"), secrets.token_hex(16)
