@@ -176,7 +176,9 @@ def explore_positions(dim: int = 64) -> Explorer:
 
     def fit(change=None):  # registered before the explorer's own observer, so that it comes first
         h, w = MAP_SIZES[controls["size"].value]
+        held, explorer.paused = explorer.paused, True  # a smaller map: not before both sliders fit it
         controls["row"].max, controls["column"].max = h - 1, w - 1
+        explorer.paused = held
 
     def draw(size, row, column, normalize, temperature, channel):
         pos = codes(size, temperature, normalize)
