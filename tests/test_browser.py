@@ -23,6 +23,8 @@ SCREENSHOTS = Path(os.environ.get("SCREENSHOTS") or ROOT / ".screenshots")
 # (notebook, a variable: the explorer is shown by the first cell that has this word and shows a widget, the control's label)
 ROWS = [
     ("00_tour.ipynb", "explorer", "threshold"),
+    ("01_boxes.ipynb", "explorer", "predicted cx"),
+    ("04_positional_encoding.ipynb", "explorer", "row"),
     ("06_encoder.ipynb", "explorer", "row"),
     ("07_decoder.ipynb", "explorer", "query"),
     ("09_matching.ipynb", "explorer", "class x"),
