@@ -1423,7 +1423,7 @@ class MapGrid:
             self.heats.append([glow(ax) for ax in row])
             self.frames.append([draw_box(ax, (0, 0, 0, 0), "white", 1.1, halo=INK) for ax in row])
             small = 7.6 if heads <= 4 else 5.4
-            self.notes.append([ax.set_title(" ", fontsize=small, y=1.0, pad=2.5, fontweight="normal") for ax in row])
+            self.notes.append([ax.add_artist(Stamp(0, 1, "", fontsize=small, va="bottom", color=INK, transform=ax.transAxes, clip_on=False)) for ax in row])
             with matplotlib.rc_context(STYLE):
                 self.rows.append(figure.text((x + self.margin - 0.07) / figure.get_figwidth(),
                                              1 - (down + side * shape / 2) / figure.get_figheight(), "",
@@ -1566,11 +1566,13 @@ class DecoderAttention:
         self.chart.axhline(0, color=LINE, linewidth=1)
         spots, heads = range(self.count), range(self.heads)
         self.bars = [[self.chart.add_patch(Rectangle((k - 0.38, 0), 0.76, 0)) for _ in heads] for k in spots]
-        middle, size = dict(ha="center", va="center"), 6.8 if self.count <= 12 else 5.8
-        self.numbers = [[self.chart.text(k, 0, "", fontsize=5.8, **middle) for _ in heads] for k in spots]
-        self.values = [self.chart.text(k, 0, "", ha="center", va="bottom", fontsize=size) for k in spots]
-        under = dict(ha="center", va="top", fontsize=size, transform=self.chart.get_xaxis_transform(), linespacing=1.3)
-        self.ticks = [self.chart.text(k, -0.05, "", **under) for k in spots]
+        middle, size = dict(ha="center", va="center"), 6.4 if self.count <= 12 else 5.6
+        stamp = lambda k, y=0, **look: self.chart.add_artist(Stamp(k, y, "", clip_on=False, **look))
+        self.numbers = [[stamp(k, fontsize=5.8, **middle) for _ in heads] for k in spots]
+        self.values = [stamp(k, ha="center", va="bottom", fontsize=size) for k in spots]
+        under = dict(ha="center", va="top", fontsize=size, transform=self.chart.get_xaxis_transform())
+        line = 1.4 * size * self.figure.dpi / 72 / self.chart.bbox.height
+        self.ticks = [(stamp(k, -0.05, **under), stamp(k, -0.05 - line, **under)) for k in spots]  # a query and its score
 
     def draw_scene(self, weights, boxes, scores, query, same, left_out) -> None:
         "Boxes of the queries: the picked one, those on the same object, those that found another; thick: attended to."
@@ -1610,9 +1612,10 @@ class DecoderAttention:
                 bar.set(y=base, height=share, facecolor=colour, alpha=1 - 0.5 * j / self.heads, linewidth=0)
                 number.set(text=str(j + 1) if share > 0.12 * top else "", y=base + share / 2, color="white")
                 base += share
-            if q is None: self.ticks[k].set_text(""); self.values[k].set_text(""); continue
-            self.ticks[k].set(text=f"q{q}\n{scores[q]:.2f}" if scores[q] >= 0.005 else f"q{q}\n0", color=MUTED if colour == ELSEWHERE else colour,
-                              fontweight="bold" if scores[q] > 0.5 else "normal")
+            words = ("", "") if q is None else (f"q{q}", f"{scores[q]:.2f}" if scores[q] >= 0.005 else "0")
+            for tick, word in zip(self.ticks[k], words):
+                tick.set(text=word, color=MUTED if colour == ELSEWHERE else colour,
+                         fontweight="bold" if q is not None and scores[q] > 0.5 else "normal")
             self.values[k].set(text=f"{base:.0%}" if base >= 0.03 else "", y=base + 0.01 * top)
 
     def show(self, image, cross, self_weights, shape, boxes, scores, labels, query, layer=2, classes=None, left_out=None,
