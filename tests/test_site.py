@@ -133,7 +133,8 @@ def test_every_notebook_is_a_page_and_the_course_is_in_order(site):
 def test_pages_are_tidy(site):
     for path in sorted(site.glob("*/index.html")):
         text = path.read_text(encoding="utf-8")
-        assert not re.search(r"#\|\s*(export|default_exp|hide)\b", unescape(re.sub(r"<[^>]+>", "", text))), f"{path}: a directive"
+        told = path.parent.name == "93_follow"  # which is about these marks, and shows some in a toy
+        assert told or not re.search(r"#\|\s*(export|default_exp|hide)\b", unescape(re.sub(r"<[^>]+>", "", text))), f"{path}: a directive"
         assert "run_line_magic" not in text, f"{path}: the cell for Colab"
         assert "ModuleNotFoundError" not in text and "Explorer(children=" not in text, path
 
