@@ -13,7 +13,7 @@ import sys
 from configparser import ConfigParser
 from pathlib import Path
 
-PLACES = ("nbs/*.ipynb", "nbs/solutions/*.ipynb", "README.md", "CITATION.cff", ".github/*.md", "nanodetr/*.py", "nanodetr/checks/*.py")
+PLACES = ("nbs/**/*.ipynb", "README.md", "CITATION.cff", ".github/*.md", "nanodetr/**/*.py")
 HOSTS = ("github.com", "colab.research.google.com/github", "raw.githubusercontent.com")
 END = r"(?![\w-]|\.\w)"
 # addresses that are the repository's own, wherever they stand

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .boxes import NanodetrError
+from .errors import NanodetrError
 
 # %% ../nbs/05_attention.ipynb #d8cfbafe
 def attend(

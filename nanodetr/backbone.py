@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torchvision.models import ResNet
 from torchvision.ops import FrozenBatchNorm2d
 
-from .boxes import NanodetrError
+from .errors import NanodetrError
 
 # %% ../nbs/03_backbone.ipynb #95228396
 def downsample_mask(mask: Tensor, size: tuple) -> Tensor:

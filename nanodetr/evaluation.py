@@ -19,7 +19,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from .boxes import NanodetrError, cxcywh_to_xyxy
+from .boxes import cxcywh_to_xyxy
+from .errors import NanodetrError
 from .data import collate
 from .model import postprocess
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .boxes import cxcywh_to_xyxy, paired_giou
-from .data import DataError
+from .errors import DataError
 from .matching import HungarianMatcher
 
 # %% ../nbs/10_loss.ipynb #9848899b

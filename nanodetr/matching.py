@@ -12,7 +12,8 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from .boxes import NanodetrError, cxcywh_to_xyxy, pairwise_giou
+from .boxes import cxcywh_to_xyxy, pairwise_giou
+from .errors import NanodetrError
 
 # %% ../nbs/09_matching.ipynb #df383b9a
 def class_cost(logits: Tensor, labels: Tensor) -> Tensor:

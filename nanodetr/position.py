@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from .boxes import NanodetrError
+from .errors import NanodetrError
 
 # %% ../nbs/04_positional_encoding.ipynb #ec185b2b
 class PositionError(NanodetrError):

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
 
-from .boxes import NanodetrError
+from .errors import NanodetrError
 from .data import collate
 from .loss import SetCriterion
 from .matching import MatchingError

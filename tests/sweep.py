@@ -76,7 +76,7 @@ def sweep(explorer, each: bool = True) -> dict:
 
 def sweep_all(names: dict, broken=("toy",)) -> str:
     "Sweep every explorer among the variables `names` of a notebook (not the toy that fails on purpose); says in a line a piece what it did."
-    from nanodetr.widgets import Explorer
+    from nanodetr.explorers import Explorer
 
     said, done = [], []
     for name, value in list(names.items()):
@@ -100,7 +100,7 @@ def build(f):
     from nanodetr.data import ShapesDataset
     from nanodetr.evaluation import predict
     from nanodetr.model import DETR
-    from nanodetr.widgets import load_snapshots
+    from nanodetr.explorers import load_snapshots
 
     val, model = ShapesDataset("val", n=12), DETR.from_pretrained("nano-shapes").eval()
     images, targets = zip(*(val[i] for i in range(len(val))))
