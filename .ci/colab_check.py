@@ -66,7 +66,7 @@ def main() -> int:
     os.environ.update(IN_TEST="1", PYDEVD_DISABLE_FILE_VALIDATION="1", PYTHONPATH=path)
     print(subprocess.run([args.environment / "bin" / "python", "-c", VERSIONS], check=True, capture_output=True, text=True).stdout.replace("\n", ", "), flush=True)
     failed = 0
-    notebooks = args.notebooks or sorted((ROOT / "nbs").glob("*.ipynb"))
+    notebooks = args.notebooks or sorted(path for path in (ROOT / "nbs").rglob("*.ipynb") if "solutions" not in path.parts)
     with ThreadPoolExecutor(args.workers) as pool:
         for fine, said in pool.map(lambda path: check(path, args.environment, args.timeout), notebooks):
             print(said if fine else f"FAILED {said}", file=sys.stdout if fine else sys.stderr, flush=True)
