@@ -280,7 +280,7 @@ def test_the_copy_lies_in_work_of_the_folder_one_is_in(clone, capsys):
     assert not (clone / "work").exists()
 
 
-LADDER = ("import torch\nx = torch.arange(3.0)", "def square(x):\n    return x * x  # new\nprint(square(x))", "assert square(2) == 4",
+LADDER = ("import torch\nx = torch.arange(3.0)", "def square(x):\n    return x * x  # new\nprint(square(x))", "assert square(3) == 9",
           "y = square(x)\nz = y / y.sum()  # new\nprint(z)", "drop = torch.nn.functional.dropout(z, 0.5)  # new", "#| export\ndef share(x):\n    return x * x / (x * x).sum()",
           "assert torch.equal(share(x), z)")
 
