@@ -290,7 +290,7 @@ def test_every_rung_is_blank_and_judged(clone, capsys):
     path = small(clone, *LADDER)
     copy = "\n".join(follow.source(cell) for cell in follow.read_notebook(path)["cells"])
     assert "x * x" not in copy and "y.sum" not in copy and "z = ...  # your turn, rung 2" in copy
-    wrong = {"square, rung 1": "def square(x):\n    return x + x", "z, rung 2": "z = y / y.max()", "drop, rung 3": "drop = z * 2"}
+    wrong = {"square, rung 1": "def square(x):\n    return x + x", "z, rung 2": "z = y / y.max()", "drop, rung 3": "drop = z * 3"}
     right = {"square, rung 1": "def square(x):\n    return x ** 2", "z, rung 2": "z = y / torch.sum(y)", "drop, rung 3": "drop = torch.nn.Dropout(0.5)(z)",
              "share": "def share(x):\n    return square(x) / square(x).sum()"}
     edit(path, right)
