@@ -45,13 +45,15 @@ class EncoderBlock(nn.Module):
 
     def forward(self, x: Tensor, pos: Tensor, key_padding_mask: Tensor | None = None,
                 need_weights: bool = False) -> tuple[Tensor, Tensor | None]:
-        n = self.norm1(x) if self.norm_first else x             # what attention reads
-        q = k = n + pos                                         # positions in queries and keys, never in values
-        out, weights = self.self_attn(q, k, n, key_padding_mask, need_weights)
         if self.norm_first:
+            n = self.norm1(x)
+            q = k = n + pos                                     # positions in queries and keys, never in values
+            out, weights = self.self_attn(q, k, n, key_padding_mask, need_weights)
             x = x + self.dropout(out)
             x = x + self.dropout(self.ffn(self.norm2(x)))
         else:
+            q = k = x + pos
+            out, weights = self.self_attn(q, k, x, key_padding_mask, need_weights)
             x = self.norm1(x + self.dropout(out))
             x = self.norm2(x + self.dropout(self.ffn(x)))
         return x, weights
