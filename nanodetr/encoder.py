@@ -14,7 +14,7 @@ from .attention import MultiHeadAttention
 class FeedForward(nn.Sequential):
     """Two linear layers with a ReLU between them, applied to every token alone: (..., dim) -> (..., dim).
 
-    Weights start Xavier-uniform, like every matrix of the official transformer. Paper: appendix A.3.
+    Weights start Xavier-uniform, like every matrix of the official transformer. Paper: appendix A.1.
     """
 
     def __init__(self, dim: int, hidden: int, dropout: float = 0.0):
