@@ -286,7 +286,8 @@ def train(args) -> int:
     "Train a model; see the notebook for what is left in its folder."
     from nanodetr.evaluation import evaluate
     from nanodetr.plots import plot_losses, plot_pred
-    from nanodetr.training import choose_device, fit
+    from nanodetr.runs.run import fit
+    from nanodetr.training import choose_device
 
     if args.resume:
         folder = run_folder(args.out, args.data or "shapes", args.preset or "nano", True)

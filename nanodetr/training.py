@@ -4,31 +4,20 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'TrainingError', 'TrainConfig', 'parameter_groups', 'rate_factor', 'accumulate_gradients', 'epoch_batches',
-           'padded_share', 'like_shapes', 'image_sizes', 'graceful_interrupt', 'WeightAverage', 'choose_device',
-           'Trainer', 'capture_state', 'restore_state', 'write_csv', 'save_run', 'resume_run', 'mean_loss',
-           'end_of_epoch', 'fit', 'live_plots']
+           'choose_device', 'Trainer']
 
 # %% ../nbs/11_training.ipynb #28c9788c
-import csv
-import io
 import math
-import signal
-import threading
-import time
-from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from contextlib import nullcontext
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Subset
-from tqdm.auto import tqdm
 
 from .errors import NanodetrError
-from .data import collate
 from .loss import SetCriterion
 from .matching import MatchingError
-from .model import write_atomically
+from .runs.average import WeightAverage
 
 # %% ../nbs/11_training.ipynb #f8c5f96c
 class TrainingError(NanodetrError):
@@ -154,83 +143,10 @@ def epoch_batches(count: int, config: TrainConfig, epoch: int, sizes: list = Non
     step = config.batch_size * config.accumulate
     order = order[:max(count // step * step, min(count, step))]
     if config.group_by_aspect:
+        from nanodetr.runs.grouping import like_shapes
+
         return like_shapes(order, config.batch_size, sizes, generator)
     return [order[i:i + config.batch_size] for i in range(0, len(order), config.batch_size)]
-
-# %% ../nbs/11_training.ipynb #6240dfff
-def padded_share(sizes: list, batches: list) -> float:
-    "The fraction of all pixels, in 0..1, that is padding when images of these (height, width) are batched so (lists of indices)."
-    full = sum(len(batch) * max(sizes[i][0] for i in batch) * max(sizes[i][1] for i in batch) for batch in batches)
-    return 1 - sum(sizes[i][0] * sizes[i][1] for batch in batches for i in batch) / full
-
-# %% ../nbs/11_training.ipynb #441e4f3f
-def like_shapes(order: list, batch_size: int, sizes: list, generator: torch.Generator, stretch: int = 16) -> list:
-    "Cut `order` into batches of images of like height / width: sort within stretches of `stretch` batches, then shuffle the batches."
-    batches = []
-    for start in range(0, len(order), stretch * batch_size):
-        part = sorted(order[start:start + stretch * batch_size], key=lambda i: sizes[i][0] / sizes[i][1])
-        batches += [part[i:i + batch_size] for i in range(0, len(part), batch_size)]
-    return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
-
-# %% ../nbs/11_training.ipynb #164050c7
-def image_sizes(data) -> list:
-    """(height, width) of every image of a data set, undecoded: from `data.sizes()`, `data.get_target(i)["orig_size"]`,
-    or the data set that a torch `Subset` is part of. TrainingError when there is none of these."""
-    if hasattr(data, "sizes"):
-        return list(data.sizes())
-    if hasattr(data, "get_target"):
-        return [tuple(map(int, data.get_target(i)["orig_size"])) for i in range(len(data))]
-    if isinstance(data, Subset):
-        sizes = image_sizes(data.dataset)
-        return [sizes[i] for i in data.indices]
-    raise TrainingError(f"group_by_aspect needs the image sizes, which {type(data).__name__} cannot tell: give it a method "
-                        "sizes() that returns a list of (height, width), or set group_by_aspect to False")
-
-# %% ../nbs/11_training.ipynb #a75faa3f
-@contextmanager
-def graceful_interrupt():
-    "Ctrl-C sets the flag that this yields, so that no step is cut in two; a second Ctrl-C interrupts at once."
-    pressed = threading.Event()
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may listen for signals
-        yield pressed
-        return
-
-    def handle(number, frame):
-        if pressed.is_set():
-            raise KeyboardInterrupt
-        pressed.set()
-
-    before = signal.signal(signal.SIGINT, handle)
-    try:
-        yield pressed
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-# %% ../nbs/11_training.ipynb #600b180d
-class WeightAverage:
-    "Exponential moving average of all the weights of a model; with decay 0 there is none, and nothing is averaged."
-
-    def __init__(self, model: nn.Module, decay: float):
-        self.decay = decay
-        self.shadow = {name: value.clone() for name, value in model.state_dict().items()} if decay else None
-
-    def update(self, model: nn.Module, step: int) -> None:
-        "After `step` optimiser steps: move towards the model's weights."
-        if self.shadow is None: return
-        decay = min(self.decay, (1 + step) / (10 + step))
-        for mean, now in zip(self.shadow.values(), model.state_dict().values()):
-            mean.lerp_(now, 1 - decay) if mean.is_floating_point() else mean.copy_(now)
-
-    @contextmanager
-    def applied(self, model: nn.Module):
-        "Inside, the model has its averaged weights (if there are any) and is in eval mode."
-        now = {name: value.clone() for name, value in model.state_dict().items()} if self.shadow else None
-        if now: model.load_state_dict(self.shadow)
-        model.eval()
-        try: yield model
-        finally:
-            if now: model.load_state_dict(now)
-            model.train()
 
 # %% ../nbs/11_training.ipynb #4ba53087
 def choose_device(name: str) -> torch.device:
@@ -284,171 +200,3 @@ class Trainer:
         self.step += 1
         self.average.update(self.model, self.step)
         return {name: value.item() for name, value in losses.items()} | {"grad_norm": norm.item(), "lr": self.config.lr * factor}
-
-# %% ../nbs/11_training.ipynb #5c2038c6
-def capture_state(trainer: Trainer) -> dict:
-    "All that the next step depends on, in tensors and plain Python, so that `torch.load(weights_only=True)` reads it."
-    return {
-        "model": trainer.model.state_dict(), "optimizer": trainer.optimizer.state_dict(), "scaler": trainer.scaler.state_dict(),
-        "average": trainer.average.shadow, "step": trainer.step, "seconds": trainer.seconds, "history": trainer.history,
-        "rng": torch.get_rng_state(), "config": asdict(trainer.config),
-        "cuda_rng": torch.cuda.get_rng_state_all() if trainer.device.type == "cuda" else [],
-    }
-
-# %% ../nbs/11_training.ipynb #7f0e36e2
-def restore_state(trainer: Trainer, state: dict) -> None:
-    "The inverse of `capture_state`; TrainingError, naming the setting, when the configuration has changed since."
-    before = asdict(TrainConfig()) | state["config"]  # a run from before a setting existed had its default
-    for name, value in asdict(trainer.config).items():
-        if name not in ("device", "workers") and before[name] != value:
-            raise TrainingError(f"cannot resume: {name} was {before[name]} and is now {value}; "
-                                "use the same settings, or start again in another folder")
-    trainer.model.load_state_dict(state["model"])
-    trainer.optimizer.load_state_dict(state["optimizer"])
-    trainer.scaler.load_state_dict(state["scaler"])
-    trainer.average.shadow = state["average"]
-    trainer.step, trainer.seconds, trainer.history = state["step"], state["seconds"], state["history"]
-    torch.set_rng_state(state["rng"].cpu())
-    if trainer.device.type == "cuda" and state["cuda_rng"]:
-        torch.cuda.set_rng_state_all([rng.cpu() for rng in state["cuda_rng"]])
-
-# %% ../nbs/11_training.ipynb #0c3d361c
-def write_csv(rows: list, path: Path) -> None:
-    "Rows (dicts, keys may differ) as CSV, one column a key in order of appearance."
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    with open(path, "w", newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
-
-# %% ../nbs/11_training.ipynb #1cce8530
-def save_run(trainer: Trainer, out: Path) -> None:
-    "Into the folder `out`: model.safetensors and config.json (the average, if there is one), checkpoint.pt, log.csv."
-    with trainer.average.applied(trainer.model) as model:
-        model.save_pretrained(out)
-    state = io.BytesIO()  # a full disk then fails as the OSError it is, not inside torch's zip writer
-    torch.save(capture_state(trainer), state)
-    write_atomically(out / "checkpoint.pt", lambda path: path.write_bytes(state.getvalue()))
-    write_atomically(out / "log.csv", lambda path: write_csv(trainer.history, path))
-
-# %% ../nbs/11_training.ipynb #8baedcef
-def resume_run(trainer: Trainer, out: Path) -> None:
-    "Go on from the state that `save_run` left in the folder `out`; TrainingError when there is none, or a broken one."
-    path = Path(out or ".") / "checkpoint.pt"
-    if not path.exists():
-        raise TrainingError(f"nothing to resume: {path} does not exist; train there first, without resume")
-    try:
-        state = torch.load(path, map_location=trainer.device, weights_only=True)
-    except Exception as error:  # torch raises half a dozen types for a file that is no checkpoint
-        raise TrainingError(f"{path} cannot be read as a checkpoint ({type(error).__name__}): start again without resume") from error
-    restore_state(trainer, state)
-
-# %% ../nbs/11_training.ipynb #c518bcf8
-@torch.no_grad()
-def mean_loss(model: nn.Module, criterion: SetCriterion, data, batch_size: int) -> float:
-    "Mean total loss of `model` (in eval mode) over a data set, weighted by images."
-    device, total, was_training = next(model.parameters()).device, 0.0, model.training
-    model.eval()
-    for images, mask, targets in DataLoader(data, batch_size, collate_fn=collate):
-        total += criterion.total(criterion(model(images.to(device), mask.to(device)), targets)).item() * len(targets)
-    model.train(was_training)
-    return total / len(data)
-
-# %% ../nbs/11_training.ipynb #a728a84a
-def end_of_epoch(trainer: Trainer, epoch: int, val_data, evaluate, evaluate_every: int, on_epoch) -> None:
-    "Validation loss and scores into the last row of the history, then the caller's `on_epoch`."
-    with trainer.average.applied(trainer.model) as model:
-        if epoch % evaluate_every == 0 or epoch == trainer.config.epochs:
-            row = trainer.history[-1]
-            if val_data is not None:
-                row["val_loss"] = mean_loss(model, trainer.criterion, val_data, trainer.config.batch_size)
-            if evaluate:
-                row.update({name: float(value) for name, value in evaluate(model).items() if isinstance(value, (int, float))})
-        if on_epoch:
-            on_epoch(model, trainer.history)
-
-# %% ../nbs/11_training.ipynb #b04d7eea
-def fit(
-    model: nn.Module,
-    # data sets of (image, target); the validation set only for its mean loss
-    train_data,
-    val_data=None,
-    config: TrainConfig = None,
-    # folder for weights, checkpoint and log, written after every epoch
-    out=None,
-    # go on from the checkpoint in `out`
-    resume: bool = False,
-    # model -> {"AP": ..., "AP50": ...}, called every `evaluate_every` epochs and after the last
-    evaluate=None,
-    evaluate_every: int = 1,
-    # (model, history) -> anything, called after every epoch with the model in eval mode
-    on_epoch=None,
-    # steps that one row of the history averages
-    log_every: int = 20,
-    progress: bool = True,
-) -> list:
-    """Train `model` in place (paper, section 4 and appendix A.4); returns the history, a list of rows by step.
-
-    Ctrl-C ends the step in hand, saves (when there is an `out`) and raises KeyboardInterrupt; `resume` goes on from there, on a CPU
-    and with `workers=0` to bit-identical weights. The model ends in eval mode, with its averaged weights if `config.ema` is set.
-    Raises TrainingError for a loss that is not finite, naming the step and its images.
-    """
-    config = config or TrainConfig()
-    sizes = image_sizes(train_data) if config.group_by_aspect else None
-    steps = math.ceil(len(epoch_batches(len(train_data), config, 0, sizes)) / config.accumulate)  # optimiser steps an epoch
-    torch.manual_seed(config.seed)
-    trainer = Trainer(model, config, steps * config.epochs)
-    if resume:
-        resume_run(trainer, out)
-    if out:
-        out = Path(out)
-        out.mkdir(parents=True, exist_ok=True)
-    bar = tqdm(total=trainer.total_steps, initial=trainer.step, disable=not progress, unit="step", mininterval=0.5)
-    window, started = [], time.perf_counter() - trainer.seconds
-    with graceful_interrupt() as pressed:
-        while trainer.step < trainer.total_steps and not pressed.is_set():
-            epoch, done = divmod(trainer.step, steps)
-            batches = epoch_batches(len(train_data), config, epoch, sizes)[done * config.accumulate:]
-            # a generator of its own, or the loader would draw from the one that augmentation and dropout use
-            loader = iter(DataLoader(train_data, batch_sampler=batches, collate_fn=collate, num_workers=config.workers,
-                                     generator=torch.Generator().manual_seed(config.seed * 100_003 + trainer.step)))
-            bar.set_description(f"epoch {epoch + 1}/{config.epochs}")
-            while trainer.step < (epoch + 1) * steps and not pressed.is_set():
-                window.append(trainer.train_step([batch for _, batch in zip(range(config.accumulate), loader)]))
-                trainer.seconds = time.perf_counter() - started
-                bar.update()
-                if len(window) == log_every or trainer.step == (epoch + 1) * steps:
-                    row = {name: sum(w[name] for w in window) / len(window) for name in window[0]}
-                    trainer.history.append({"step": trainer.step, "epoch": epoch + 1, "seconds": trainer.seconds, **row})
-                    bar.set_postfix(loss=f"{row['loss']:.2f}", l1=f"{row['loss_l1']:.3f}", giou=f"{row['loss_giou']:.3f}", refresh=False)
-                    window = []
-            if trainer.step == (epoch + 1) * steps:
-                end_of_epoch(trainer, epoch + 1, val_data, evaluate, evaluate_every, on_epoch)
-            if out:
-                save_run(trainer, out)
-    bar.close()
-    if trainer.step < trainer.total_steps:
-        raise KeyboardInterrupt(f"stopped at step {trainer.step} of {trainer.total_steps}")
-    if trainer.average.shadow:  # what was evaluated is what stays
-        model.load_state_dict(trainer.average.shadow)
-    model.eval()
-    return trainer.history
-
-# %% ../nbs/11_training.ipynb #be0e378b
-def live_plots(data, count: int = 4, threshold: float = 0.5):
-    "An `on_epoch` for notebooks: the loss curve and the detections on the first `count` images of `data`, redrawn in place."
-    from IPython.display import Image, display
-
-    from nanodetr.plots import plot_losses, plot_pred
-
-    images, targets = map(list, zip(*[data[i] for i in range(min(count, len(data)))]))
-    handles = []
-
-    def show(model, history):
-        found = model.detect(images, threshold)
-        figures = plot_losses(history, logy=True), plot_pred(images, found, targets, classes=data.classes, cols=4)
-        pictures = [Image(figure._repr_png_(), format="png") for figure in figures]
-        if handles:
-            for handle, picture in zip(handles, pictures): handle.update(picture)
-        else: handles.extend(display(picture, display_id=True) for picture in pictures)
-    return show

@@ -12,7 +12,9 @@ from torch.utils.data import Subset
 
 from nanodetr.data import ShapesDataset
 from nanodetr.model import DETR, DETRConfig
-from nanodetr.training import TrainConfig, TrainingError, epoch_batches, fit, image_sizes, padded_share
+from nanodetr.runs.grouping import image_sizes, padded_share
+from nanodetr.runs.run import fit
+from nanodetr.training import TrainConfig, TrainingError, epoch_batches
 
 
 def new_model():
