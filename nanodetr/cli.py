@@ -196,6 +196,7 @@ def settings(pairs: list, kind: type) -> dict:
     known, chosen = [f.name for f in fields(TrainConfig)] + [f.name for f in fields(DETRConfig)], {}
     for pair in pairs or []:
         name, _, text = pair.partition("=")
+        name = {"decay": "cooldown"}.get(name, name)  # what an older run.json calls it
         if name not in known:
             raise UsageError(f"--set {pair}: unknown name; choose one of {', '.join(known)}")
         try: value = json.loads(text)
