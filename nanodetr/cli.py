@@ -196,6 +196,7 @@ def settings(pairs: list, kind: type) -> dict:
     known, chosen = [f.name for f in fields(TrainConfig)] + [f.name for f in fields(DETRConfig)], {}
     for pair in pairs or []:
         name, _, text = pair.partition("=")
+        name = {"decay": "cooldown"}.get(name, name)  # what an older run.json calls it
         if name not in known:
             raise UsageError(f"--set {pair}: unknown name; choose one of {', '.join(known)}")
         try: value = json.loads(text)
@@ -286,7 +287,8 @@ def train(args) -> int:
     "Train a model; see the notebook for what is left in its folder."
     from nanodetr.evaluation import evaluate
     from nanodetr.plots import plot_losses, plot_pred
-    from nanodetr.training import choose_device, fit
+    from nanodetr.runs.run import fit
+    from nanodetr.training import choose_device
 
     if args.resume:
         folder = run_folder(args.out, args.data or "shapes", args.preset or "nano", True)
