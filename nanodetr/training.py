@@ -28,7 +28,7 @@ from .errors import NanodetrError
 from .data import collate
 from .loss import SetCriterion
 from .matching import MatchingError
-from .model import write_atomically
+from .checkpoints.files import write_atomically
 
 # %% ../nbs/11_training.ipynb #f8c5f96c
 class TrainingError(NanodetrError):
