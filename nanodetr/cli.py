@@ -480,7 +480,7 @@ def check_command(args) -> int:
 # %% ../nbs/tools/cli.ipynb #abc1e048
 def convert_command(args) -> int:
     "Write a checkpoint again in another layout."
-    from nanodetr.checkpoints.layouts import convert
+    from nanodetr.checkpoints.adapt import convert
 
     convert(args.source, args.folder, args.layout)
     print(f"written in the {args.layout} layout: {args.folder}")

@@ -15,8 +15,9 @@ import torch
 import torchvision
 from safetensors.torch import load_file
 
+from nanodetr.checkpoints.adapt import convert
 from nanodetr.checkpoints.config import DETRConfig
-from nanodetr.checkpoints.layouts import (COCO_CLASSES, convert, from_hf, from_official, hf_classes, join_heads,
+from nanodetr.checkpoints.layouts import (COCO_CLASSES, from_hf, from_official, hf_classes, join_heads,
                                           read_checkpoint, to_hf, to_official)
 from nanodetr.data import collate
 from nanodetr.errors import CheckpointError, ConfigError
