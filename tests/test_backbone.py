@@ -11,7 +11,7 @@ import torchvision
 from safetensors.torch import save_file
 
 from nanodetr.backbone import PARTS, BackboneError, ConvBackbone, ResNetBackbone, headless, run_unpadded
-from nanodetr.boxes import NanodetrError
+from nanodetr.errors import NanodetrError
 from nanodetr.data import read_image
 
 REAL = Path(__file__).parents[2] / "shared" / "weights" / "resnet50_v1.py"
