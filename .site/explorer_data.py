@@ -15,7 +15,8 @@ from PIL import Image
 from nanodetr.boxes import cxcywh_to_xyxy
 from nanodetr.data import ShapesDataset
 from nanodetr.matching import HungarianMatcher
-from nanodetr.model import DETR, load_weights, shipped_models
+from nanodetr.checkpoints.files import shipped_models
+from nanodetr.model import DETR, load_weights
 
 NAME, LEVELS = "nano-shapes", 63
 LIMIT = 300_000  # bytes of JSON an explorer may have

@@ -482,7 +482,8 @@ from ..boxes import cxcywh_to_xyxy
 from ..data import collate
 from ..loss import SetCriterion
 from ..matching import HungarianMatcher
-from ..model import DETR, DETROutput, load_weights, shipped_models
+from ..checkpoints.files import load_model_weights, shipped_models
+from ..model import DETR, DETROutput
 from ..plots import MatchingPicture, ReplayPicture, usual_boxes
 
 # %% ../../nbs/explorers/core.ipynb #179e402c
@@ -500,7 +501,7 @@ def load_snapshots(name: str = "nano-shapes") -> list:
     manifest = models[name].parent / "manifest.json"
     command = json.loads(manifest.read_text()).get(name, {}).get("command", "") if manifest.exists() else ""
     last = re.search(r"--epochs (\d+)", command)
-    models = [load_weights(DETR(final.config), file).eval() for file in files]  # copied into float32
+    models = [load_model_weights(DETR(final.config), file).eval() for file in files]  # copied into float32
     return [*zip(epochs, models), (int(last[1]) if last else epochs[-1] + 1, final)]
 
 # %% ../../nbs/explorers/core.ipynb #b2700b9c

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ..model import write_atomically
+from ..checkpoints.files import write_atomically
 from .average import WeightAverage
 from .grouping import grouped_batches, image_sizes
 from ..training import TrainConfig, Trainer, TrainingError, mean_loss, train_epoch
