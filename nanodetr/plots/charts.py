@@ -45,7 +45,7 @@ def plot_heat(matrix, rows=None, cols=None, title=None, mark=None, fmt="{:.2f}",
 
 # %% ../../nbs/plots/charts.ipynb #869674b0
 def plot_attention(image, weights, box=None, point=None, titles=None, cols=4, title=None, smooth=None, cell=None):
-    """Where attention looks: weights (h,w) or (heads,h,w) as heat over image (3,H,W), one panel a head.
+    """Where attention looks: weights (h,w) or (heads,h,w) as heat over image (3,H,W), one panel for each head.
 
     box: the query's xyxy pixel box; point: its (x, y) pixel; cell: its (row, col) on the (h,w) grid; smooth: blur the
     cells (default: when there are more than 300). Each panel is scaled to its own largest weight.
@@ -59,8 +59,8 @@ def plot_attention(image, weights, box=None, point=None, titles=None, cols=4, ti
     blur = "bilinear" if (h * w > 300 if smooth is None else smooth) else "nearest"
     for ax, weight in zip(axes, weights):
         strength = weight / max(weight.max(), 1e-12)
-        ax.images[0].set_data(0.55 * grey + 0.25 * picture)
-        ax.imshow(HEAT(strength), alpha=0.25 + 0.6 * strength, extent=(0, width, height, 0), interpolation=blur)
+        ax.images[0].set_data(0.5 * grey + 0.35 * picture)
+        ax.imshow(HEAT(strength), alpha=0.88 * strength ** 0.6, extent=(0, width, height, 0), interpolation=blur)
         if box is not None: draw_box(ax, box, "white", 1.4, halo=INK)
         if cell is not None:
             (i, j), (dy, dx) = cell, (height / h, width / w)
@@ -94,7 +94,7 @@ def plot_positions(pos, cell=None, channels=None, title=None):
         for k, channel in enumerate(channels):
             small = figure.add_subplot(grid[k // cols, 1 + k % cols], axes_class=Panel)
             small.imshow(pos[..., channel], cmap=SIGNED, vmin=-1, vmax=1)
-            small.set_title(f"{'y' if channel < d // 2 else 'x'} half: {channel}", fontsize=7.6, fontweight="normal")
+            small.set_title(f"channel {channel} ({'y' if channel < d // 2 else 'x'})", fontsize=7.6, fontweight="normal")
         for ax in figure.axes:
             ax.set(xticks=[], yticks=[])
             for spine in ax.spines.values(): spine.set_visible(False)
@@ -206,7 +206,7 @@ def plot_error_breakdown(counts, title=None, ax=None):
 
 # %% ../../nbs/plots/charts.ipynb #750179b2
 def plot_query_places(boxes, query, labels=None, classes=None, title=None, queries=None) -> Picture:
-    """Centres and sizes of the boxes that queries answered with, one colour and one number a query.
+    """Centres and sizes of the boxes that queries answered with, one colour and one number for each query.
 
     boxes (N,4) cxcywh in 0..1 and query (N,): which query gave each; labels (N,) and classes: names, for the third
     panel; queries: how many there are (default: as many as occur).

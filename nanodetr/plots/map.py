@@ -35,19 +35,19 @@ def _frame(ax, x, y, w, h, c, width=1.3):
     ax.add_patch(Rectangle((x, y), w, h, fill=False, edgecolor=c, linewidth=width, zorder=5))
 
 
-def _fill(ax, points, c, alpha=0.55):
+def _polygon(ax, points, c, alpha=0.55):
     ax.add_patch(Polygon(points, facecolor=c, edgecolor="none", alpha=alpha, zorder=4))
 
 # %% ../../nbs/plots/map.ipynb #a68a9d18
 def _icon_boxes(ax, x, y, c):
     _frame(ax, x - 17, y - 5, 25, 17, c)
     _frame(ax, x - 8, y - 12, 25, 17, c)
-    _fill(ax, [(x - 8, y - 5), (x + 8, y - 5), (x + 8, y + 5), (x - 8, y + 5)], c)
+    _polygon(ax, [(x - 8, y - 5), (x + 8, y - 5), (x + 8, y + 5), (x - 8, y + 5)], c)
 
 
 def _icon_data(ax, x, y, c):
     _frame(ax, x - 18, y - 13, 36, 26, c)
-    _fill(ax, [(x - 14, y - 9), (x - 5, y + 5), (x + 4, y - 9)], c)
+    _polygon(ax, [(x - 14, y - 9), (x - 5, y + 5), (x + 4, y - 9)], c)
     _dots(ax, [(x + 9, y + 3)], c, 4.5)
     _frame(ax, x + 2.5, y - 3.5, 13, 13, c, 0.9)
 
@@ -55,7 +55,7 @@ def _icon_data(ax, x, y, c):
 def _icon_backbone(ax, x, y, c):
     for dx, size, alpha in ((-14, 28, 0.35), (4, 19, 0.6), (17, 11, 0.95)):
         low, high = y - size / 2, y + size / 2
-        _fill(ax, [(x + dx - 4, low), (x + dx + 5, low + 4), (x + dx + 5, high), (x + dx - 4, high - 4)], c, alpha)
+        _polygon(ax, [(x + dx - 4, low), (x + dx + 5, low + 4), (x + dx + 5, high), (x + dx - 4, high - 4)], c, alpha)
 
 
 def _icon_position(ax, x, y, c):
@@ -85,7 +85,7 @@ def _icon_decoder(ax, x, y, c):
 
 def _icon_model(ax, x, y, c):
     _frame(ax, x - 16, y - 13, 32, 21, c, 1.4)
-    _fill(ax, [(x - 16.7, y + 8), (x + 5, y + 8), (x + 5, y + 15), (x - 16.7, y + 15)], c, 1)
+    _polygon(ax, [(x - 16.7, y + 8), (x + 5, y + 8), (x + 5, y + 15), (x - 16.7, y + 15)], c, 1)
     _dots(ax, [(x, y - 2.5)], c, 7, 0.55)
 
 # %% ../../nbs/plots/map.ipynb #ad1b255b
@@ -105,67 +105,70 @@ def _icon_loss(ax, x, y, c):
 def _icon_training(ax, x, y, c):
     t = np.linspace(0.6, 5.6, 40)
     ax.plot(x + 6 * np.cos(t), y + 6 * np.sin(t), color=c, linewidth=1.5, zorder=5)
-    _fill(ax, [(x + 8.6, y - 2.0), (x + 1.6, y - 3.2), (x + 6.4, y - 8.0)], c, 1)
+    _polygon(ax, [(x + 8.6, y - 2.0), (x + 1.6, y - 3.2), (x + 6.4, y - 8.0)], c, 1)
 
 
 def _icon_evaluation(ax, x, y, c):
     stairs = [(x + a, y + b) for a, b in ((-15, 9), (-4, 9), (-4, 4), (5, 4), (5, -3), (12, -3), (12, -10))]
-    _fill(ax, [(x - 15, y - 10), *stairs], c, 0.35)
+    _polygon(ax, [(x - 15, y - 10), *stairs], c, 0.35)
     ax.plot(*zip(*stairs), color=c, linewidth=1.4, zorder=5)
     ax.plot([x - 17, x - 17, x + 17], [y + 13, y - 11, y - 11], color=c, linewidth=1.1, zorder=5)
 
 # %% ../../nbs/plots/map.ipynb #e70c52d8
-# the part: its notebook, the centre of its card (x, y) in pixels, and what it gives
+# the part: its notebook, the centre of its card (x, y) in pixels, and what it does
 MAP = {
-    "data": ("02", 52, 124, "images, targets"), "backbone": ("03", 185, 124, "feature map"),
-    "encoder": ("06", 317, 124, "memory"), "decoder": ("07", 450, 124, "one vector a query"),
-    "model": ("08", 583, 124, "class and box"), "matching": ("09", 715, 124, "who answers what"),
-    "loss": ("10", 848, 124, "how wrong"), "boxes": ("01", 52, 46, ""), "position": ("04", 251, 46, ""),
-    "attention": ("05", 383, 46, ""), "evaluation": ("12", 600, 46, ""), "training": ("11", 516, 195, ""),
+    "data": ("02", 52, 160, "pictures, and the\nboxes to be found"), "backbone": ("03", 185, 160, "what is where,\nin a coarse grid"),
+    "encoder": ("06", 317, 160, "every cell looks\nat all the others"), "decoder": ("07", 450, 160, "queries search\nthe grid"),
+    "model": ("08", 583, 160, "a class and a box\nfor each query"), "matching": ("09", 715, 160, "which query is\nfor which object"),
+    "loss": ("10", 848, 160, "how wrong are\nthe answers"), "boxes": ("01", 52, 62, "four numbers"),
+    "position": ("04", 234, 62, "where a cell is"), "attention": ("05", 383, 62, "who looks where"),
+    "evaluation": ("12", 600, 62, "how good is it"), "training": ("11", 516, 243, ""),
 }
 
 # %% ../../nbs/plots/map.ipynb #36c27c3e
-def _arrow(ax, *points, dashed=False, colour="#98A2B3"):
+_FLOW = "#98A2B3"
+
+
+def _arrow(ax, *points, dashed=False, colour=_FLOW):
     "A line through points with a head at the last."
-    look = {"color": colour, "linewidth": 1.2, "linestyle": (0, (3, 2)) if dashed else "-", "zorder": 2}
-    if len(points) > 2: ax.plot(*zip(*points[:-1]), **look)
-    ax.add_patch(FancyArrowPatch(*points[-2:], arrowstyle="-|>", mutation_scale=9, shrinkA=0, shrinkB=0, **look))
+    line = {"color": colour, "linewidth": 1.2, "linestyle": (0, (3, 2)) if dashed else "-", "zorder": 2}
+    if len(points) > 2: ax.plot(*zip(*points[:-1]), **line)
+    ax.add_patch(FancyArrowPatch(*points[-2:], arrowstyle="-|>", mutation_scale=9, shrinkA=0, shrinkB=0, **line))
 
 # %% ../../nbs/plots/map.ipynb #c330a4b5
-def _map_arrows(ax):
-    "How images (lines) and targets (dashes) flow between the parts, and gradients back."
+def _map_arrows(ax, positions):
+    "How images (lines) and targets (dashes) flow between the parts, and gradients back; `positions`: that line's colour."
     path = ["data", "backbone", "encoder", "decoder", "model", "matching", "loss"]
-    for a, b in zip(path, path[1:]): _arrow(ax, (MAP[a][1] + 48, 124), (MAP[b][1] - 48, 124))
-    _arrow(ax, (251, 72), (251, 117))  # positions are added to the features
-    ax.add_patch(Circle((251, 124), 7, facecolor=PAPER, edgecolor="#98A2B3", linewidth=1.2, zorder=3))
-    _strokes(ax, [((247, 124), (255, 124)), ((251, 120), (251, 128))], MUTED, 1.2)
-    upright = ((348, 72, 92), (422, 72, 92), (488, 63, 92), (583, 92, 72), (848, 156, 184))
-    for x, start, end in upright: _arrow(ax, (x, start), (x, end))
-    _arrow(ax, (52, 92), (52, 72), dashed=True)
-    _arrow(ax, (52, 20), (52, 7), (600, 7), (600, 20), dashed=True)
-    _arrow(ax, (600, 7), (715, 7), (715, 92), dashed=True)
-    for name in ("backbone", "encoder", "decoder", "model"): _arrow(ax, (MAP[name][1], 184), (MAP[name][1], 156))
+    for a, b in zip(path, path[1:]): _arrow(ax, (MAP[a][1] + 48, 160), (MAP[b][1] - 48, 160))
+    _arrow(ax, (276, 93), (276, 120), colour=positions)  # into the encoder, and into the decoder
+    _arrow(ax, (234, 31), (234, 17), (443, 17), (443, 120), colour=positions)
+    for x, start, end in ((348, 93, 120), (418, 93, 120), (487, 88, 120), (583, 120, 93), (848, 200, 232)): _arrow(ax, (x, start), (x, end))
+    _arrow(ax, (52, 120), (52, 93), dashed=True)
+    _arrow(ax, (52, 31), (52, 4), (600, 4), (600, 31), dashed=True)
+    _arrow(ax, (600, 4), (715, 4), (715, 120), dashed=True)
+    for name in ("backbone", "encoder", "decoder", "model"): _arrow(ax, (MAP[name][1], 232), (MAP[name][1], 200))
 
 # %% ../../nbs/plots/map.ipynb #5b9fe883
 def _map_card(ax, name, lit, calm):
-    "One part: a card with its icon, number, name and what it gives; lit, or coloured when all is calm, or grey."
-    number, x, y, gives = MAP[name]
-    wide, high = (760, 22) if name == "training" else (96, 64) if gives else (96, 52)
+    "One part: a card with its icon, number, name and what it does; lit, or coloured when all is calm, or grey."
+    number, x, y, does = MAP[name]
+    main = "\n" in does
+    wide, high = (760, 22) if name == "training" else (98, 80) if main else (98, 62)
     fill, edge, ink, quiet = ("white", LINE, INK if calm else "#475067", MUTED)
-    if lit: fill, edge, ink, quiet = (LIT, LIT, "white", "#FFE9D9")
+    if lit: fill, edge, ink, quiet = (LIT, LIT, "white", "#FFF1E6")
     ax.add_patch(FancyBboxPatch((x - wide / 2, y - high / 2), wide, high, boxstyle="round,pad=0,rounding_size=7",
                                 facecolor=fill, edgecolor=edge, linewidth=1.1, zorder=3))
     icon = "white" if lit else class_colour(list(MAP).index(name)) if calm else "#8A94A6"
     draw, bold = globals()["_icon_" + name], {"color": ink, "fontweight": "bold", "va": "center_baseline", "zorder": 6}
+    small = {"fontsize": 7, "color": quiet, "va": "center_baseline", "zorder": 6}
     if name == "training":
-        draw(ax, x - 148, y, icon)
-        ax.text(x - 130, y, "11  training", fontsize=8.2, **bold)
-        note = "the loss sends gradients back to every weight"
-        ax.text(x - 48, y, note, fontsize=7.4, color=quiet, va="center_baseline", zorder=6)
+        draw(ax, x - 158, y, icon)
+        ax.text(x - 140, y, "11  training", fontsize=8.4, **bold)
+        ax.text(x - 50, y, "the loss sends gradients back to every weight", **{**small, "fontsize": 7.6})
         return
-    draw(ax, x, y + (14 if gives else 9), icon)
-    ax.text(x, y - (11 if gives else 17), f"{number}  {name}", fontsize=7.9, ha="center", **bold)
-    if gives: ax.text(x, y - 24, gives, fontsize=6.6, color=quiet, ha="center", va="center_baseline", zorder=6)
+    draw(ax, x, y + (21 if main else 14), icon)
+    ax.text(x, y - (4 if main else 10), f"{number}  {name}", fontsize=8.2, ha="center", **bold)
+    for k, line in enumerate(does.split("\n")): ax.text(x, y - (19 if main else 23) - 11 * k, line, ha="center", **small)
 
 # %% ../../nbs/plots/map.ipynb #2822424c
 def plot_map(current=None):
@@ -174,15 +177,17 @@ def plot_map(current=None):
     unknown = [name for name in lit if name not in MAP]
     if unknown: raise ValueError(f"plot_map knows no part {unknown[0]!r}; the parts are {', '.join(MAP)}")
     with matplotlib.rc_context(STYLE):
-        figure = Picture(figsize=(9, 2.14), dpi=100)
+        figure = Picture(figsize=(9, 2.6), dpi=100)
         ax = figure.add_axes((0, 0, 1, 1), axes_class=Panel)
-        ax.set(xlim=(0, 900), ylim=(0, 214))
+        ax.set(xlim=(0, 900), ylim=(-3, 257))
         ax.set_axis_off()
-        _map_arrows(ax)
+        ground = {"ha": "center", "va": "center_baseline", "zorder": 6, "bbox": {"facecolor": PAPER, "edgecolor": "none", "pad": 2}}
+        positions = LIT if "position" in lit else _FLOW if lit else class_colour(list(MAP).index("position"))
+        _map_arrows(ax, positions)
         for name in MAP: _map_card(ax, name, name in lit, not lit)
         queries = LIT if "decoder" in lit else "#8A94A6" if lit else PALETTE[3]
-        _dots(ax, [(488 + dx, 55) for dx in (-15, -5, 5, 15)], queries, 3.8)
-        ax.text(488, 39, "object queries", fontsize=7.4, ha="center", va="center", zorder=6)
-        ax.text(152, 7, "targets", fontsize=7.4, color=MUTED, ha="center", va="center_baseline", zorder=6,
-                bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 2})
+        _dots(ax, [(487 + dx, 80) for dx in (-15, -5, 5, 15)], queries, 3.8)
+        ax.text(487, 63, "object queries", fontsize=7.4, ha="center", va="center", zorder=6)
+        ax.text(338, 17, "added in every layer", fontsize=7, color=MUTED if positions == _FLOW else positions, **ground)
+        ax.text(140, 4, "targets", fontsize=7, color=MUTED, **ground)
     return figure

@@ -11,6 +11,7 @@ import math
 
 import numpy as np
 import torch
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
@@ -117,7 +118,7 @@ def place_labels(ax, labels, boxes, size=7.5, faint=(), settle=True):
 
 # %% ../../nbs/plots/pictures.ipynb #6941c593
 def captions(labels, scores=None, classes=None) -> list:
-    "One caption a box: the class by name (or index, or the string itself) and the score."
+    "One caption for each box: the class by name (or index, or the string itself) and the score."
     if labels is None: return [f"{float(score):.2f}" for score in scores]
     names = [x if isinstance(x, str) else classes[int(x)] if classes is not None else str(int(x)) for x in labels]
     return names if scores is None else [f"{name} {float(score):.2f}" for name, score in zip(names, scores)]
@@ -153,13 +154,20 @@ def target_pixels(target, image) -> np.ndarray:
     return np.stack([(cx - w / 2) * width, (cy - h / 2) * height, (cx + w / 2) * width, (cy + h / 2) * height], axis=-1)
 
 # %% ../../nbs/plots/pictures.ipynb #61ec47c2
-def _image_grid(images, cols, titles=None, width=9):
-    "A figure with one panel an image, as high as the images need, its layout settled."
+_SMALL = 130  # pixels: panels below this width get short labels
+
+
+def _image_grid(images, cols, titles=None, width=9, classes=None):
+    "A figure with one panel for each image, as high as the images need, its layout settled; classes: names, where they need a legend."
     sizes = [to_picture(image).shape for image in images]
     cols = max(1, min(cols, len(images)))
     rows, panel = max(1, math.ceil(len(images) / cols)), min(width / cols, 3.2)
+    legend = classes is not None and 100 * panel < _SMALL
     high = panel * max((h / w for h, w, _ in sizes), default=1) + (0.25 if titles else 0.02)
-    figure, axes = new_figure(panel * cols, rows * high, rows, cols, squeeze=False)
+    figure, axes = new_figure(panel * cols, rows * high + 0.25 * legend, rows, cols, squeeze=False)
+    if legend:
+        handles = [Line2D([], [], color=class_colour(i), linewidth=3, label=str(name)) for i, name in enumerate(classes)]
+        figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), frameon=False, fontsize=7.5, handlelength=1)
     for k, ax in enumerate(axes.flat):
         if k >= len(images): ax.set_axis_off(); continue
         draw_image(ax, images[k])
@@ -170,15 +178,17 @@ def _image_grid(images, cols, titles=None, width=9):
 # %% ../../nbs/plots/pictures.ipynb #8556a0c7
 def _draw_labelled(ax, boxes, labels, scores, classes):
     "Boxes and captions of one panel of a grid."
-    colours = [class_colour(label) for label in labels]
-    for box, colour in zip(boxes, colours): draw_box(ax, box, colour, 1.6)
-    texts = [(text, i, colours[i]) for i, text in enumerate(captions(labels, scores, classes))]
-    if texts: place_labels(ax, texts, boxes, 6.5, settle=False)
+    colours, small = [class_colour(label) for label in labels], ax.bbox.width < _SMALL and classes is not None
+    for box, colour in zip(boxes, colours): draw_box(ax, box, colour, 1.2 if small else 1.6)
+    words = captions(labels, scores, classes)
+    if small: words = [] if scores is None else [f"{float(score):.2f}".lstrip("0") for score in scores]
+    texts = [(text, i, colours[i]) for i, text in enumerate(words)]
+    if texts: place_labels(ax, texts, boxes, 5.8 if small else 6.5, settle=False)
 
 # %% ../../nbs/plots/pictures.ipynb #b5c82da8
 def plot_scenes(images, targets, classes=None, cols=6, titles=None):
     "Ground truth: images (3,H,W) in a grid, with the boxes of their targets (cxcywh in 0..1)."
-    figure, axes = _image_grid(images, cols, titles)
+    figure, axes = _image_grid(images, cols, titles, classes=classes)
     for ax, image, target in zip(axes, images, targets):
         _draw_labelled(ax, target_pixels(target, image), to_numpy(target["labels"]).tolist(), None, classes)
     return figure
@@ -190,12 +200,12 @@ def plot_pred(images, detections, targets=None, classes=None, threshold=0.5, col
     images: list of (3,H,W) in 0..1; detections: list of {"scores", "labels", "boxes" xyxy pixels}; targets: list of
     targets with boxes cxcywh in 0..1; threshold: draw no detection below this score.
     """
-    figure, axes = _image_grid(images, cols, titles)
-    for k, (ax, image, found) in enumerate(zip(axes, images, detections)):
+    figure, axes = _image_grid(images, cols, titles, classes=classes)
+    for k, (ax, image, detected) in enumerate(zip(axes, images, detections)):
         for box in target_pixels(targets[k], image) if targets is not None else []:
             draw_box(ax, box, "white", 1.0, (0, (4, 2)), halo=INK)
-        keep = to_numpy(found["scores"]) >= threshold
-        boxes, labels, scores = (to_numpy(found[name])[keep] for name in ("boxes", "labels", "scores"))
+        keep = to_numpy(detected["scores"]) >= threshold
+        boxes, labels, scores = (to_numpy(detected[name])[keep] for name in ("boxes", "labels", "scores"))
         _draw_labelled(ax, boxes, labels.tolist(), scores, classes)
     return figure
 
