@@ -3,11 +3,21 @@ from configparser import ConfigParser
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 here = Path(__file__).parent
 config = ConfigParser(delimiters=["="])
 config.read(here / "settings.ini", encoding="utf-8")
 settings = config["DEFAULT"]
+
+
+
+class WithoutIndex(build_py):
+    "The library without nbdev's index of it, which only nbdev reads."
+
+    def find_package_modules(self, package, package_dir):
+        return [found for found in super().find_package_modules(package, package_dir) if found[1] != "_modidx"]
+
 
 setup(
     name=settings["lib_name"],
@@ -26,6 +36,7 @@ setup(
     install_requires=settings["requirements"].split(),
     extras_require={name: settings[f"{name}_requirements"].split() for name in ("dev", "hub", "docs")},
     entry_points={"console_scripts": settings["console_scripts"].split()},
+    cmdclass={"build_py": WithoutIndex},
     zip_safe=False,
     classifiers=[
         "Intended Audience :: Education",

@@ -1,6 +1,7 @@
 """Run notebooks top to bottom on Colab's versions: `python .ci/colab_check.py DIR [nbs/05_attention.ipynb ...]`
 
-DIR is an environment that .ci/colab_env.sh made; without names, all notebooks run. Every explorer that a notebook leaves
+DIR is an environment that .ci/colab_env.sh made. Without names, those notebooks run that changed since NANODETR_BASE (by default
+the commit before the last one), and a fixed sample; with --all, all of them. Every explorer that a notebook leaves
 behind is moved through all values of its controls, and must be shown as a widget. Nothing is written. Cells flagged slow, gpu or notest are
 left out, as in nbdev_test.
 """
@@ -20,6 +21,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 ROOT = Path(__file__).resolve().parent.parent
+SAMPLE = ("00_tour.ipynb", "05_attention.ipynb", "09_matching.ipynb")  # an explorer each but for 05, and what Colab users open first
 WIDGET = "application/vnd.jupyter.widget-view+json"
 LEFT_OUT = re.compile(r"^\s*#\s*\|\s*(slow|gpu|notest|eval:\s*false)\b", re.M)
 SWEEP = f"import sys; sys.path.append({str(ROOT / 'tests')!r})\nfrom sweep import sweep_all\nprint(sweep_all(globals()))"
@@ -53,10 +55,23 @@ def check(path: Path, folder: Path, timeout: int) -> tuple[bool, str]:
     return True, said
 
 
+def changed() -> set:
+    "Notebooks that differ from NANODETR_BASE; all of them where git does not know that commit."
+    base = os.environ.get("NANODETR_BASE") or "HEAD~1"
+    done = subprocess.run(["git", "diff", "--name-only", base, "--", "nbs"], cwd=ROOT, capture_output=True, text=True)
+    return {ROOT / line for line in done.stdout.split("\n")} if done.returncode == 0 else set(everything())
+
+
+def everything() -> list:
+    "All notebooks but the solutions, which have neither figures nor widgets."
+    return sorted(path for path in (ROOT / "nbs").rglob("*.ipynb") if not {"solutions", ".ipynb_checkpoints"} & set(path.parts))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("environment", type=Path)
     parser.add_argument("notebooks", nargs="*", type=Path)
+    parser.add_argument("--all", action="store_true", help="every notebook")
     parser.add_argument("--workers", type=int, default=2, help="notebooks at a time")
     parser.add_argument("--timeout", type=int, default=600, help="seconds a cell may take")
     args = parser.parse_args()
@@ -66,7 +81,8 @@ def main() -> int:
     os.environ.update(IN_TEST="1", PYDEVD_DISABLE_FILE_VALIDATION="1", PYTHONPATH=path)
     print(subprocess.run([args.environment / "bin" / "python", "-c", VERSIONS], check=True, capture_output=True, text=True).stdout.replace("\n", ", "), flush=True)
     failed = 0
-    notebooks = args.notebooks or sorted((ROOT / "nbs").glob("*.ipynb"))
+    sample = {ROOT / "nbs" / name for name in SAMPLE} | changed()
+    notebooks = args.notebooks or [path for path in everything() if args.all or path in sample]
     with ThreadPoolExecutor(args.workers) as pool:
         for fine, said in pool.map(lambda path: check(path, args.environment, args.timeout), notebooks):
             print(said if fine else f"FAILED {said}", file=sys.stdout if fine else sys.stderr, flush=True)

@@ -7,6 +7,7 @@ import argparse
 import functools
 import logging
 import os
+import posixpath
 import shutil
 import sys
 from configparser import ConfigParser
@@ -54,20 +55,29 @@ def mathjax() -> bytes:
     return found[0].locate().read_bytes()
 
 
+def notebooks() -> list:
+    "Every notebook: the course at the top in order, then the folders behind the scenes, solutions among them."
+    found = [path for path in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts]
+    return sorted(found, key=lambda path: (len(path.relative_to(ROOT).parts), path.as_posix()))
+
+
+def dotted(module: str) -> str:
+    return module.replace("/", ".")
+
+
 def api_page(module: str, page: Page) -> str:
-    notebook = f"../{page.name}.md"
-    return f"# nanodetr.{module}\n\nBuilt in [{page.title}]({notebook}).\n\n::: nanodetr.{module}\n"
+    notebook = posixpath.relpath(f"{page.name}.md", posixpath.dirname(f"api/{module}"))
+    return f"# nanodetr.{dotted(module)}\n\nBuilt in [{page.title}]({notebook}).\n\n::: nanodetr.{dotted(module)}\n"
 
 
 def assemble(out: Path) -> list:
     "Write every page below `out`; the navigation, as MkDocs wants it."
     s = settings()
     blob = f"{s['git_url']}/blob/{s['branch']}/"
-    notebooks = sorted((ROOT / "nbs").glob("[0-9]*.ipynb")) + sorted((ROOT / "nbs" / "solutions").glob("*.ipynb"))
-    pages = [Page(path, blob) for path in notebooks]
-    home = Page(ROOT / "nbs" / "index.ipynb", blob)
+    pages = [Page(path, blob) for path in notebooks()]
+    home = next(page for page in pages if page.name == "index")
     if out.exists(): shutil.rmtree(out)
-    for page in [home, *pages]:
+    for page in pages:
         text = page.markdown([(patterns, explorer_html(kind)) for kind, patterns in EXPLORERS.get(page.name, {}).items()])
         hide = "hide: [navigation]\n" if page is home else ""
         write(out / f"{page.name}.md", f"---\ntitle: {page.title}\n{hide}---\n\n{text}")
@@ -76,20 +86,21 @@ def assemble(out: Path) -> list:
     write(out / "assets" / "mathjax.js", mathjax())
     write(out / "assets" / "site.css", (HERE / "site.css").read_text(encoding="utf-8"))
 
-    solutions = [page for page in pages if page.name.startswith("solutions/")]
-    course = [page for page in pages if page not in solutions and page.name < "90"]
-    appendix = [page for page in pages if page not in solutions and page.name >= "90"]
+    inside = lambda folder: [page for page in pages if posixpath.dirname(page.name) == folder]
+    solutions, course = inside("solutions"), [page for page in inside("") if page is not home]
+    behind = {folder: inside(folder) for folder in dict.fromkeys(posixpath.dirname(page.name) for page in pages) if folder not in ("", "solutions")}
     listed = "\n".join(f"- [{page.title}]({page.name.split('/')[1]}.md)" for page in solutions)
     write(out / "solutions" / "index.md", f"# Solutions\n\nTry first. Each exercise has a checker that says how far off you are.\n\n{listed}\n")
-    modules = {page.module: page for page in [*course, *appendix] if page.module}
+    modules = {page.module: page for page in [*course, *sum(behind.values(), [])] if page.module}
     for module, page in modules.items(): write(out / "api" / f"{module}.md", api_page(module, page))
-    listed = "\n".join(f"- [nanodetr.{module}]({module}.md), from [{page.title}](../{page.name}.md)" for module, page in modules.items())
+    listed = "\n".join(f"- [nanodetr.{dotted(module)}]({module}.md), from [{page.title}](../{page.name}.md)" for module, page in modules.items())
     write(out / "api" / "index.md", f"# The library\n\nOne notebook, one module. The descriptions are the docstrings and comments of the source.\n\n{listed}\n")
 
     entry = lambda page: {page.title: f"{page.name}.md"}
-    return [{"Home": "index.md"}, {"Course": [entry(page) for page in course]}, {"Appendix": [entry(page) for page in appendix]},
+    return [{"Home": "index.md"}, {"Course": [entry(page) for page in course]},
+            {"Behind the scenes": [{folder.capitalize(): [entry(page) for page in found]} for folder, found in behind.items()]},
             {"Solutions": ["solutions/index.md", *(entry(page) for page in solutions)]},
-            {"API": ["api/index.md", *({f"nanodetr.{module}": f"api/{module}.md"} for module in modules)]}]
+            {"API": ["api/index.md", *({f"nanodetr.{dotted(module)}": f"api/{module}.md"} for module in modules)]}]
 
 
 class Warnings(logging.Handler):

@@ -48,6 +48,11 @@ def heading(pattern: str, text: str):
     return re.search(rf"^##+ [^\n]*({pattern})", text, re.M)
 
 
+def is_folded(cell) -> bool:
+    "Whether JupyterLab and Colab show the cell's output only, with its code a click away."
+    return bool(cell.metadata.get("jupyter", {}).get("source_hidden"))
+
+
 class Page:
     "One notebook on its way to a page of the site."
 
@@ -77,7 +82,7 @@ class Page:
         if not there.exists(): logging.getLogger("mkdocs").warning("%s links to %s, which does not exist", self.path.relative_to(ROOT), target)
         anchor = "#" + slug(anchor.replace("-", " ")) if anchor else ""
         if there.is_dir() and there == self.nbs / "solutions": return before + posixpath.join(file, "index.md")
-        if there.is_relative_to(self.nbs):
+        if there.is_relative_to(self.nbs) and not there.is_dir():
             return before + (file[:-len(".ipynb")] + ".md" + anchor if there.suffix == ".ipynb" else file)
         return before + self.blob + there.relative_to(ROOT).as_posix() + anchor
 
@@ -86,12 +91,17 @@ class Page:
         source = BADGE.sub(lambda m: f"[Open in Colab]({m[1]}){{ .colab }}", source)
         return outside_code(set_off(source), lambda text: LINK.sub(self.link, text))
 
-    def code(self, source: str) -> str:
-        "A code cell without its directives; one that is exported says where to."
+    def code(self, source: str, folded: bool = False) -> str:
+        "A code cell without its directives; one that is exported says where to, one that is folded is a line to click on."
         exported = re.search(r"^#\|\s*exports?\b", source, re.M)
         source = "\n".join(line for line in source.split("\n") if not line.startswith("#|")).strip("\n")
         title = f' title="nanodetr/{self.module}.py"' if exported and self.module else ""
-        return fence(source, f".python{title}") if source.strip() else ""
+        if not source.strip(): return ""
+        if not folded: return fence(source, f".python{title}")
+        name = re.match(r"#\s*@title\s+(.*)", source)
+        source = source[name.end():].strip("\n") if name else source
+        block = "\n".join(f"    {line}" if line else "" for line in fence(source, f".python{title}").split("\n"))
+        return f'??? code "{name[1] if name else "The code of the figure"}"\n\n{block}'
 
     def output(self, output, source: str) -> str:
         "A figure, or printed text."
@@ -135,7 +145,7 @@ class Page:
                     text = f"{text[:at]}{html}\n\n{text[at:]}"
                 parts.append(text)
                 continue
-            parts += [self.code(cell.source), *(self.output(output, cell.source) for output in cell.outputs), *after.get(k, ())]
+            parts += [self.code(cell.source, is_folded(cell)), *(self.output(output, cell.source) for output in cell.outputs), *after.get(k, ())]
             if k not in after and re.search(r"^[^#\n]*\bexplore_\w+\(", cell.source, re.M) and not re.search(r"^\s*def explore_", cell.source, re.M):
                 parts.append(f'<p class="needs-kernel">With a kernel, an explorer with controls stands here: '
                              f'<a href="{self.colab}">open this notebook in Colab</a>.</p>')

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['FUNCTION', 'DEFINITION', 'LINK', 'CODE', 'WELCOME', 'FollowError', 'plain_python', 'to_write', 'functions', 'calls',
-           'hint', 'blank', 'source', 'is_exported', 'parts', 'definitions', 'move_links', 'blank_cell',
-           'blank_notebook', 'names', 'readable', 'with_helpers', 'Attempt', 'unwritten', 'attempts', 'how_far', 'tell',
-           'compared', 'Telling', 'telling', 'Failure', 'put', 'compose', 'first_failure', 'play', 'Verdict', 'gist',
-           'reachable', 'suspects', 'further', 'blame', 'judge', 'is_clone', 'find_clone', 'read_notebook', 'nearest',
-           'courses', 'find_course', 'copy_path', 'begin', 'check', 'reveal', 'progress']
+           'hint', 'blank', 'source', 'is_exported', 'is_rung', 'parts', 'new_lines', 'Piece', 'pieces', 'definitions',
+           'move_links', 'blank_lines', 'blank_cell', 'blank_notebook', 'names', 'readable', 'with_helpers', 'Attempt',
+           'unwritten', 'written', 'attempt', 'attempts', 'how_far', 'tell', 'compared', 'Telling', 'telling', 'same',
+           'course_value', 'checked_line', 'Failure', 'put', 'composed', 'compose', 'first_failure', 'play', 'Verdict',
+           'gist', 'reachable', 'suspects', 'further', 'blame', 'judge', 'is_clone', 'find_clone', 'read_notebook',
+           'nearest', 'courses', 'find_course', 'copy_path', 'begin', 'check', 'reveal', 'progress']
 
 # %% ../nbs/tools/follow.ipynb #6e1259de
 import ast
@@ -21,6 +22,7 @@ import re
 import symtable
 from difflib import get_close_matches
 from importlib.metadata import PackageNotFoundError, metadata
+from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
@@ -108,6 +110,12 @@ def is_exported(cell: dict) -> bool:
     return cell["cell_type"] == "code" and re.search(r"(?m)^#\|\s*export", source(cell)) is not None
 
 
+def is_rung(cell: dict) -> bool:
+    "Is this one step of a ladder: a cell, not exported and not folded, with a line marked `# new`?"
+    folded = cell.get("metadata", {}).get("jupyter", {}).get("source_hidden")
+    return cell["cell_type"] == "code" and not is_exported(cell) and not folded and re.search(r"(?m)#\s*new\s*(?:$|:)", source(cell)) is not None
+
+
 def parts(text: str) -> dict:
     "The functions and classes at the top of a cell, each with its decorators: {name: text}."
     lines, found = text.splitlines(), {}
@@ -118,10 +126,41 @@ def parts(text: str) -> dict:
     return found
 
 
+def new_lines(text: str) -> dict:
+    "The assignments at the top of a cell that are marked `# new`: {what they bind: text}."
+    lines, found = text.splitlines(), {}
+    for node in ast.parse(plain_python(text)).body:
+        whole = lines[node.lineno - 1:node.end_lineno]
+        alone = sum(node.lineno <= other.end_lineno and other.lineno <= node.end_lineno for other in ast.parse(plain_python(text)).body) == 1
+        if isinstance(node, ast.Assign) and len(node.targets) == 1 and alone and any(re.search(r"#\s*new\s*(?:$|:)", line) for line in whole):
+            found[ast.unparse(node.targets[0])] = "\n".join(whole)
+    return found
+
+# %% ../nbs/tools/follow.ipynb #5a0c11d2
+class Piece(NamedTuple):
+    "One thing to write: which cell it is in, what it binds there, its text, and whether it is a plain line."
+    cell: int
+    name: str
+    text: str
+    line: bool = False
+
+
+def pieces(course: dict) -> dict:
+    "What there is to write in a notebook, {key: Piece}: exported definitions by their names, others with their rung, `attend, rung 2`."
+    found, rung = {}, 0
+    for k, cell in enumerate(course["cells"]):
+        if is_exported(cell):
+            found |= {name: Piece(k, name, text) for name, text in parts(source(cell)).items() if functions(text)}
+        elif is_rung(cell):
+            rung += 1
+            found |= {f"{name}, rung {rung}": Piece(k, name, text) for name, text in parts(source(cell)).items() if functions(text)}
+            found |= {f"{name}, rung {rung}": Piece(k, name, text, True) for name, text in new_lines(source(cell)).items()}
+    return found
+
+
 def definitions(course: dict) -> dict:
-    "What there is to write in a notebook: {name: text} of each exported function or class that has a body."
-    return {name: text for cell in course["cells"] if is_exported(cell)
-            for name, text in parts(source(cell)).items() if functions(text)}
+    "What there is to write in a notebook: {key: text}."
+    return {key: piece.text for key, piece in pieces(course).items()}
 
 # %% ../nbs/tools/follow.ipynb #238186e3
 LINK = re.compile(r'(\]\()([^)\s]+)|((?:src|href)=")([^"]+)')
@@ -138,31 +177,41 @@ def move_links(text: str, folder: str = "../nbs") -> str:
     return "".join(part if k % 2 else LINK.sub(moved, part) for k, part in enumerate(CODE.split(text)))
 
 # %% ../nbs/tools/follow.ipynb #8e6dfb4a
-WELCOME = """**Your copy.** Fill in what raises `NotImplementedError`; run the cells as you go: those after a definition are its proofs, and silence is success.
-What comes from earlier notebooks is imported from the library, so a slip there cannot spoil this one. In a terminal:
+WELCOME = """**Your copy.** Fill in what raises `NotImplementedError` and what is `...`. Run the cells as you go: the cells after a definition are its proofs, and silence is success.
+What comes from earlier notebooks is imported from the library, so a slip there cannot spoil this one. In a terminal, in the folder where you began:
 
     nanodetr follow {name} --check           which definitions are right (save the notebook first)
     nanodetr follow {name} --reveal NAME     one solution
 """
 
 
-def blank_cell(cell: dict) -> dict:
-    "A cell of the copy: no outputs, no marks for nbdev, links that work, and the bodies taken out of an exported one."
-    text = source(cell)
+def blank_lines(text: str, rung: int) -> str:
+    "The text of a rung with each plain line marked `# new` as `name = ...`."
+    for name, old in new_lines(text).items():
+        tools = ", ".join(calls([ast.parse(old)])[:6])
+        text = text.replace(old, f"{name} = ...  # your turn, rung {rung}" + f": with {tools}" * bool(tools), 1)
+    return text
+
+
+def blank_cell(cell: dict, rung: int = 0, folder: str = "../nbs") -> dict:
+    "A cell of the copy: no outputs, no marks for nbdev, links that work; bodies and new lines taken out of what is to be written."
+    text, metadata = source(cell), {key: value for key, value in cell.get("metadata", {}).items() if key in ("jupyter", "cellView")}
     if cell["cell_type"] == "code":
         if is_exported(cell): text = blank(text)
+        elif is_rung(cell): text = blank_lines(blank(text), rung)
         text = re.sub(r"(?m)^#\|\s*(export|default_exp).*\n?", "", text)
     elif cell["cell_type"] == "markdown":
-        text = move_links(text)
-    new = {"cell_type": cell["cell_type"], "metadata": {}, "source": text.splitlines(keepends=True)}
+        text = move_links(text, folder)
+    new = {"cell_type": cell["cell_type"], "metadata": metadata, "source": text.splitlines(keepends=True)}
     if "id" in cell: new = {"id": cell["id"], **new}
     return {**new, "execution_count": None, "outputs": []} if cell["cell_type"] == "code" else new
 
 
-def blank_notebook(course: dict, name: str) -> dict:
-    "The notebook to type into."
+def blank_notebook(course: dict, name: str, folder: str = "../nbs") -> dict:
+    "The notebook to type into; `folder` is nbs/ as seen from it."
     top = {"id": "your-copy", "cell_type": "markdown", "metadata": {}, "source": WELCOME.format(name=name).splitlines(keepends=True)}
-    cells = [blank_cell(cell) for cell in course["cells"]]
+    rungs = accumulate(is_rung(cell) for cell in course["cells"])
+    cells = [blank_cell(cell, rung, folder) for cell, rung in zip(course["cells"], rungs)]
     return {**course, "cells": [top] + [cell for cell in cells if cell["source"] or cell["cell_type"] != "code"]}
 
 # %% ../nbs/tools/follow.ipynb #2c945fc4
@@ -218,22 +267,39 @@ def unwritten(text: str, wanted: str) -> list:
             and (not to_write(node) or any(isinstance(part, ast.Raise) and "NotImplementedError" in ast.unparse(part) for part in node.body))]
 
 
-def attempts(copy: dict, wanted: dict) -> dict:
-    "{name: Attempt} for every name of `wanted`, {name: text}."
-    found = {}
-    for cell in copy["cells"]:
-        if cell["cell_type"] != "code": continue
-        try:
-            found.update((name, Attempt(text)) for name, text in parts(source(cell)).items() if name in wanted)
+def written(cell: dict, line: bool) -> dict:
+    "{name: text} of the definitions of a cell or, for plain lines, of all its assignments."
+    if not line: return parts(source(cell))
+    nodes = [node for node in ast.parse(plain_python(source(cell))).body if isinstance(node, ast.Assign)]
+    return {ast.unparse(target): "\n".join(source(cell).splitlines()[node.lineno - 1:node.end_lineno]) for node in nodes for target in node.targets}
+
+
+def attempt(cells: list, piece: Piece) -> Attempt:
+    "What some cells of a copy, the last first, have for a piece."
+    for cell in cells:
+        try: text = written(cell, piece.line).get(piece.name)
         except SyntaxError as error:
-            says = f"{type(error).__name__}: {error.msg}, in line {error.lineno} of its cell"
-            found.update((name, Attempt(broken=says)) for name in re.findall(r"(?m)^(?:async )?(?:def|class) +(\w+)", source(cell)) if name in wanted)
-    for name, text in wanted.items():
-        if name not in found:
-            found[name] = Attempt(missing="not in your copy: bring it back from the course's notebook, or begin again with --force")
-        elif found[name].text and (rest := unwritten(found[name].text, text)):
-            methods = [part.removeprefix(name + ".") for part in rest if part != name]
-            found[name] = Attempt(found[name].text, missing="still to write" + ": " * bool(methods) + ", ".join(methods))
+            meant = r"(?m)^(?:async )?(?:def|class) +(\w+)" if not piece.line else r"(?m)^(.+?) = "
+            if piece.name in re.findall(meant, source(cell)):
+                return Attempt(broken=f"{type(error).__name__}: {error.msg}, in line {error.lineno} of its cell")
+            continue
+        if text is None: continue
+        if piece.line: return Attempt(text, missing="still to write" * (ast.unparse(ast.parse(text).body[0].value) == "..."))
+        rest = unwritten(text, piece.text)
+        methods = [part.removeprefix(piece.name + ".") for part in rest if part != piece.name]
+        return Attempt(text, missing="still to write" * bool(rest) + ": " * bool(methods) + ", ".join(methods))
+    return Attempt(missing="not in your copy: bring it back from the course's notebook, or begin again with --force")
+
+
+def attempts(copy: dict, course: dict) -> dict:
+    "{key: Attempt} for everything that there is to write in the course's notebook."
+    code, found = [cell for cell in copy["cells"] if cell["cell_type"] == "code"], {}
+    rungs = {cell.get("id") for cell in course["cells"] if is_rung(cell)}
+    for key, piece in pieces(course).items():
+        home = course["cells"][piece.cell].get("id")
+        own = [cell for cell in code if home is not None and cell.get("id") == home]
+        others = [cell for cell in reversed(code) if cell.get("id") not in rungs]
+        found[key] = attempt([*own, *others] if is_rung(course["cells"][piece.cell]) else others, piece)
     return found
 
 # %% ../nbs/tools/follow.ipynb #0a98328f
@@ -286,6 +352,32 @@ def telling(text: str) -> str:
     if not any(isinstance(node, ast.Assert) for node in ast.walk(tree)): return text
     return ast.unparse(ast.fix_missing_locations(Telling().visit(tree)))
 
+# %% ../nbs/tools/follow.ipynb #3c77e0b4
+def same(a, b) -> bool:
+    "Whether two values agree: numbers and tensors nearly, sequences part by part, anything else that cannot be compared by its kind."
+    if isinstance(a, (tuple, list)) and isinstance(b, (tuple, list)): return len(a) == len(b) and all(map(same, a, b))
+    if hasattr(a, "shape") or hasattr(b, "shape"):
+        import torch
+        a, b = (torch.as_tensor(x) for x in (a, b))
+        return a.shape == b.shape and (torch.allclose(a.double(), b.double(), rtol=1e-4, atol=1e-5, equal_nan=True) if not a.is_complex() else torch.equal(a, b))
+    if isinstance(a, (int, float)) and isinstance(b, (int, float)): return abs(a - b) <= 1e-5 + 1e-4 * abs(b)
+    try: return type(a) is type(b) if type(a).__eq__ is object.__eq__ else bool(a == b)
+    except Exception: return type(a) is type(b)
+
+
+def course_value(make):
+    "What the course's right-hand side gives, with the random state put back afterwards."
+    import torch
+    with torch.random.fork_rng(devices=[]): return make()
+
+
+def checked_line(mine: str, course: str) -> str:
+    "An assignment of a learner's, followed by a comparison with what the course's gives."
+    node = ast.parse(course).body[0]
+    target = ast.unparse(node.targets[0])
+    return (f"_course = course_value(lambda: ({ast.unparse(node.value)}))\n{mine}\n"
+            f"assert same({target}, _course), tell_how_far({target!r}, lambda: ({target}, _course))")
+
 # %% ../nbs/tools/follow.ipynb #17c2a48d
 class Failure(NamedTuple):
     "Where a run ended (cell, and line in it; 0 where that says nothing) and what was said."
@@ -301,11 +393,20 @@ def put(text: str, new: dict) -> str:
     return text
 
 
+def composed(course: dict, k: int, mine: dict) -> str:
+    "The text of one code cell with `mine`, {key: text}, in place; what a plain line gives is compared."
+    text = source(course["cells"][k])
+    here = {key: piece for key, piece in pieces(course).items() if piece.cell == k and key in mine}
+    for key, piece in here.items():
+        text = text.replace(piece.text, checked_line(mine[key], piece.text) if piece.line else mine[key], 1)
+    return text
+
+
 def compose(course: dict, mine: dict) -> list:
-    "The code cells to run, the course's with `mine`, {name: text}, in place; None where there is nothing to run."
+    "The code cells to run, the course's with `mine`, {key: text}, in place; None where there is nothing to run."
     skipped = r"(?m)^#\|\s*(notest|slow|gpu|eval:\s*false)\b"
-    return [None if cell["cell_type"] != "code" or re.search(skipped, source(cell))
-            else telling(put(source(cell), mine) if is_exported(cell) else source(cell)) for cell in course["cells"]]
+    return [None if cell["cell_type"] != "code" or re.search(skipped, source(cell)) else telling(composed(course, k, mine))
+            for k, cell in enumerate(course["cells"])]
 
 
 def first_failure(error, cell: dict) -> tuple:
@@ -320,17 +421,17 @@ def first_failure(error, cell: dict) -> tuple:
     return line, " ".join(says.split())
 
 
-def play(cells: list, folder: Path, timeout: int = 120, last: int = None) -> "Failure | None":
-    "Run cells in a new kernel, in `folder`, up to cell `last`; the first failure, or None."
+def play(cells: list, folder: Path, timeout: int = 120, last: int = None, clone: Path = None) -> "Failure | None":
+    "Run cells in a new kernel, in `folder`, up to cell `last`, with the library of `clone`; the first failure, or None."
     try:
         import nbformat
         from nbclient import NotebookClient
         from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
     except ImportError as error:
         raise FollowError(f"--check runs notebooks and needs {error.name}: pip install nbclient ipykernel") from error
-    first = inspect.getsource(how_far) + "\n\n" + inspect.getsource(tell) + "\ntell_how_far = tell"
+    first = "\n\n".join(map(inspect.getsource, (how_far, tell, same, course_value))) + "\ntell_how_far = tell"
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(text or "") for text in [first, *cells]])
-    above = Path(folder).resolve().parent  # in a clone, the library is the one beside the notebooks
+    above = Path(clone or Path(folder).parent).resolve()  # in a clone, the library is the one beside the notebooks
     places = [str(above)] * (above / "nanodetr").is_dir() + [os.environ.get("PYTHONPATH", "")]
     env = {**os.environ, "IN_TEST": "1", "PYTHONPATH": os.pathsep.join(filter(None, places))}
     client = NotebookClient(book, timeout=timeout, kernel_name="python3", resources={"metadata": {"path": str(folder)}},
@@ -375,10 +476,10 @@ def reachable(course: dict, last: int) -> set:
 
 
 def suspects(course: dict, mine: dict, last: int) -> list:
-    "The names in `mine` that are defined up to cell `last`: first those that it can reach, the latest first."
-    before = [name for cell in course["cells"][:last + 1] if is_exported(cell) for name in parts(source(cell)) if name in mine]
+    "The keys in `mine` that are written up to cell `last`: first those that it can reach, the latest first."
+    before = [(key, piece.name) for key, piece in pieces(course).items() if piece.cell <= last and key in mine]
     reached = reachable(course, last)
-    return sorted(reversed(before), key=lambda name: name not in reached)
+    return [key for key, name in sorted(reversed(before), key=lambda pair: pair[1] not in reached)]
 
 # %% ../nbs/tools/follow.ipynb #bad94ca6
 def further(new: "Failure | None", old: Failure) -> bool:
@@ -398,12 +499,12 @@ def blame(course: dict, mine: dict, failure: Failure, run) -> tuple:
     return guilty, run(rest, None if rest else failure.cell) if guilty else failure
 
 
-def judge(course: dict, copy: dict, folder: Path, timeout: int = 120, say=lambda line: None) -> list:
-    "A Verdict for every definition of the course's notebook; `folder` is where the notebook is run."
+def judge(course: dict, copy: dict, folder: Path, timeout: int = 120, say=lambda line: None, clone: Path = None) -> list:
+    "A Verdict for everything to write in the course's notebook; it is run in `folder`, with the library of `clone`."
     wanted = definitions(course)
     known = set(dir(builtins)).union(*(names(text)[0] for text in readable(course)))
     verdicts, mine = {}, {}
-    for name, (text, missing, broken) in attempts(copy, wanted).items():
+    for name, (text, missing, broken) in attempts(copy, course).items():
         if broken: verdicts[name] = Verdict(name, "wrong", broken)
         elif missing: verdicts[name] = Verdict(name, "not yet", missing)
         elif gist(text) == gist(wanted[name]): verdicts[name] = Verdict(name, "right", "as in the course")
@@ -412,7 +513,7 @@ def judge(course: dict, copy: dict, folder: Path, timeout: int = 120, say=lambda
     def run(chosen, last=None):
         whose = "the course's definitions alone" if not chosen else f"your {', '.join(chosen)}" if len(chosen) < 6 else f"{len(chosen)} definitions of yours"
         say(f"running the proofs with {whose}")
-        return play(compose(course, chosen), folder, timeout, last)
+        return play(compose(course, chosen), folder, timeout, last, clone)
 
     failure = run(mine) if mine else None
     while failure:
@@ -459,9 +560,9 @@ def nearest(name: str, choices: list) -> str:
 
 
 def courses(clone: Path) -> dict:
-    "The notebooks that can be followed, {name: path}: those of the course proper that make a module."
-    paths = sorted(Path(clone, "nbs").glob("[0-8][0-9]_*.ipynb"))
-    return {path.stem: path for path in paths if "#| default_exp" in path.read_text(encoding="utf-8")}
+    "The notebooks that can be followed, {name: path}: those of the course that make a module, and the page of the video."
+    paths = sorted(Path(clone, "nbs").glob("[0-9][0-9]*_*.ipynb"))
+    return {path.stem: path for path in paths if "#| default_exp" in path.read_text(encoding="utf-8") or path.stem.endswith("_video")}
 
 
 def find_course(clone: Path, name: str) -> str:
@@ -472,15 +573,16 @@ def find_course(clone: Path, name: str) -> str:
     raise FollowError(f"no notebook {name} to follow; did you mean {nearest(asked, [*known])}?")
 
 # %% ../nbs/tools/follow.ipynb #e4cb0c5a
-def copy_path(clone: Path, name: str) -> Path:
-    "Where the copy of a notebook lies."
-    return Path(clone) / "work" / f"{name}.ipynb"
+def copy_path(name: str, folder: Path = None) -> Path:
+    "Where the copy of a notebook lies: in work/ of `folder`, or of the folder one is in."
+    return Path(folder or Path.cwd()) / "work" / f"{name}.ipynb"
 
 
-def begin(clone: Path, name: str, force: bool = False) -> tuple:
+def begin(clone: Path, name: str, force: bool = False, folder: Path = None) -> tuple:
     "Write the blank copy of a notebook: (its path, where the old one went or None). FollowError when there is one and not `force`."
-    path, kept = copy_path(clone, name), None
-    new = json.dumps(blank_notebook(read_notebook(courses(clone)[name]), name), indent=1, ensure_ascii=False) + "\n"
+    path, kept = copy_path(name, folder), None
+    from_there = Path(os.path.relpath(Path(clone).resolve() / "nbs", path.parent.resolve())).as_posix().replace(" ", "%20")
+    new = json.dumps(blank_notebook(read_notebook(courses(clone)[name]), name, from_there), indent=1, ensure_ascii=False) + "\n"
     path.parent.mkdir(exist_ok=True)
     if path.exists() and force:
         k = 1
@@ -493,19 +595,22 @@ def begin(clone: Path, name: str, force: bool = False) -> tuple:
     return path, kept
 
 
-def check(clone: Path, name: str, timeout: int = 120, say=lambda line: None) -> list:
+def check(clone: Path, name: str, timeout: int = 120, say=lambda line: None, folder: Path = None) -> list:
     "The verdicts on your copy of a notebook."
-    path = copy_path(clone, name)
-    if not path.exists(): raise FollowError(f"{path} is not there: write it with `nanodetr follow {name}`")
-    return judge(read_notebook(courses(clone)[name]), read_notebook(path), path.parent, timeout, say)
+    path = copy_path(name, folder)
+    if not path.exists(): raise FollowError(f"{path} is not there: write it with `nanodetr follow {name}`, or go to the folder where you did")
+    return judge(read_notebook(courses(clone)[name]), read_notebook(path), path.parent, timeout, say, clone)
 
 
 def reveal(clone: Path, name: str, notebook: str = None) -> str:
-    "The course's text of one definition or method, from one notebook, or from whichever has it."
+    "The course's text of one definition, method or rung (`attend, rung 2`), from one notebook, or from whichever has it."
     known = {}
     for path in courses(clone).values() if notebook is None else [courses(clone)[notebook]]:
         for whole, text in definitions(read_notebook(path)).items():
             known[whole] = text
+            if ", rung " in whole:
+                known.setdefault(whole.split(", rung ")[0], text)  # a rung may be asked for by its name, if no more than that is known
+                continue
             for part, node, _ in functions(text):
                 first = min([node.lineno, *(d.lineno for d in node.decorator_list)]) - 1
                 known.setdefault(part, "\n".join(text.splitlines()[first:node.end_lineno]))
@@ -513,13 +618,13 @@ def reveal(clone: Path, name: str, notebook: str = None) -> str:
     return inspect.cleandoc("\n" + known[name]) if "." in name else known[name]
 
 
-def progress(clone: Path) -> list:
-    "For each notebook that can be followed: (name, how many definitions, how many of them written or None without a copy)."
+def progress(clone: Path, folder: Path = None) -> list:
+    "For each notebook that can be followed: (name, how much there is to write, how much of it is written or None without a copy)."
     rows = []
     for name, path in courses(clone).items():
-        wanted, copy = definitions(read_notebook(path)), copy_path(clone, name)
+        course, copy = read_notebook(path), copy_path(name, folder)
         written = None
         if copy.exists():
-            written = sum(bool(a.text) and not a.missing for a in attempts(read_notebook(copy), wanted).values())
-        rows.append((name, len(wanted), written))
+            written = sum(bool(a.text) and not a.missing for a in attempts(read_notebook(copy), course).values())
+        rows.append((name, len(pieces(course)), written))
     return rows

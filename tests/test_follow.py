@@ -18,7 +18,7 @@ from nanodetr.cli import main
 
 CLONE = Path(__file__).resolve().parents[1]
 COURSES = follow.courses(CLONE)
-QUICK = ("01_boxes", "04_positional_encoding", "05_attention", "09_matching", "10_loss")
+QUICK = ("00b_video", "01_boxes", "05_attention", "06_encoder", "07_decoder", "10_loss")  # the ladders, and what runs in seconds
 WHOLE = [name for name in COURSES if name < "13" and (name in QUICK or "NANODETR_SLOW" in os.environ)]
 
 
@@ -45,16 +45,24 @@ def nanodetr(clone: Path, capsys, *arguments) -> tuple:
     return status, out, (err.strip().splitlines() or [""])[-1]
 
 
+def filled(original: dict, copy: dict, changes: dict) -> dict:
+    "A copy of a notebook with some things, {key: text}, written into the cells where they belong."
+    found, cells = follow.pieces(original), {cell["id"]: dict(cell) for cell in copy["cells"]}
+    for key, text in changes.items():
+        cell = cells[original["cells"][found[key].cell]["id"]]
+        there, name = follow.source(cell), found[key].name
+        cell["source"] = there.replace(follow.written(cell, found[key].line)[name], text, 1)
+    return {**copy, "cells": [cells[cell["id"]] for cell in copy["cells"]]}
+
+
 def edit(path: Path, changes: dict) -> None:
-    "Put definitions, {name: text}, into a copy."
-    copy = json.loads(path.read_text())
-    for cell in copy["cells"]:
-        if cell["cell_type"] == "code": cell["source"] = follow.put(follow.source(cell), changes)
-    path.write_text(json.dumps(copy))
+    "Write some things, {key: text}, into a copy."
+    original = follow.read_notebook(COURSES.get(path.stem, path.parents[1] / "nbs" / path.name))
+    path.write_text(json.dumps(filled(original, json.loads(path.read_text()), changes)))
 
 
 def test_all_twelve_can_be_followed():
-    assert [name[:2] for name in COURSES][:12] == [f"{k:02}" for k in range(1, 13)]
+    assert [name[:2] for name in COURSES if name[2] == "_"][:12] == [f"{k:02}" for k in range(1, 13)]
 
 
 def all_functions(text: str) -> dict:
@@ -66,6 +74,7 @@ def test_round_trip(name):
     "Blank, every function keeps its signature, docstring and decorators, and no more; with the bodies back, it is the course's text again."
     original, copy = course(name), follow.blank_notebook(course(name), name)
     wanted, cells = follow.definitions(original), {cell["id"]: cell for cell in copy["cells"]}
+    full = filled(original, copy, wanted)
     assert wanted
     for cell in original["cells"]:
         text, marks = follow.source(cell), r"(?m)^#\|\s*(export|default_exp).*\n?"
@@ -74,19 +83,21 @@ def test_round_trip(name):
         blank = cells[cell["id"]]
         assert blank["outputs"] == [] and blank["execution_count"] is None
         new = follow.source(blank)
-        if not follow.is_exported(cell):
+        if not follow.is_exported(cell) and not follow.is_rung(cell):
             assert new == text
             continue
         assert not follow.functions(new)  # nothing of a body is left
-        back = follow.put(new, wanted)
+        assert all(line.split(" = ")[1].startswith("...") for line in follow.written({**cell, "source": new}, True).values() if "your turn, rung" in line)
+        back = follow.source(next(c for c in full["cells"] if c["id"] == cell["id"]))
         assert back == plain and ast.dump(ast.parse(back)) == ast.dump(ast.parse(text))
         before = {n.name: n for n in ast.walk(ast.parse(text)) if isinstance(n, follow.FUNCTION)}
         for node in ast.walk(ast.parse(new)):
             if not isinstance(node, follow.FUNCTION): continue
-            full = before[node.name]
-            assert ast.get_docstring(node) == ast.get_docstring(full) and ast.dump(node.args) == ast.dump(full.args)
-            assert [ast.dump(d) for d in node.decorator_list] == [ast.dump(d) for d in full.decorator_list]
-        assert new.count("# your turn") == len(follow.functions(text)) and all(len(line) <= 160 for line in new.splitlines())
+            whole = before[node.name]
+            assert ast.get_docstring(node) == ast.get_docstring(whole) and ast.dump(node.args) == ast.dump(whole.args)
+            assert [ast.dump(d) for d in node.decorator_list] == [ast.dump(d) for d in whole.decorator_list]
+        lines = follow.new_lines(text) if follow.is_rung(cell) else {}
+        assert new.count("# your turn") == len(follow.functions(text)) + len(lines) and all(len(line) <= 160 for line in new.splitlines())
         kept = [line.strip() for line in text.splitlines() if re.match(r"\s*#(?!\|)", line) and line not in "".join(
             "\n".join(text.splitlines()[node.body[0].lineno - 1:node.end_lineno]) for node in all_functions(text).values())]
         assert all(line in new for line in kept if line.startswith("# ("))  # the shapes in the signatures
@@ -118,24 +129,92 @@ def noted(text: str) -> str:
     return ast.unparse(ast.fix_missing_locations(tree))
 
 
-def test_filled_again_it_runs_and_calls_everything(tmp_path):
-    "The copies with the real bodies back, run in work/: all checks pass, and every function that there was to write is called."
+# runs before the notebook: what a rung looks like when its result is a little off, and whether the cells after it notice
+SPOILING = '''
+import copy as _copy, functools as _functools, types as _types
+CALLED, UNNOTICED = set(), []
+
+
+def spoiled(x):
+    "The same value, a little off."
+    import torch
+    if isinstance(x, bool): return not x
+    if isinstance(x, (int, float)): return x + 1
+    if isinstance(x, str): return x + "?"
+    if isinstance(x, torch.Tensor): return ~x if x.dtype == torch.bool else x + 1 if not x.is_floating_point() else x * 1.25 + 0.25
+    if isinstance(x, dict): return {key: spoiled(value) for key, value in x.items()}
+    if isinstance(x, tuple) and hasattr(x, "_fields"): return type(x)(*map(spoiled, x))
+    if isinstance(x, (tuple, list)): return type(x)(map(spoiled, x))
+    raise ArithmeticError("nothing that can be a little off")
+
+
+def _off(function):
+    @_functools.wraps(function)
+    def wrong(*args, **kwargs): return spoiled(function(*args, **kwargs))
+    return wrong
+
+
+def spoil(thing, methods):
+    "A function that is a little off; a class in which one written method is, forward before others."
+    if not isinstance(thing, type): return _off(thing)
+    name = next((m for m in ("forward", "__call__") if m in methods), next((m for m in methods if m != "__init__"), None))
+    if name is None:
+        def wrong(self, *args, **kwargs): raise ArithmeticError("not built")
+        setattr(thing, "__init__", wrong)
+    else: setattr(thing, name, _off(getattr(thing, name)))
+    return thing
+
+
+def try_wrong(key, definition, name, methods, rest):
+    "Define it wrongly in a copy of the names, and go on until something fails."
+    import torch
+    names, state = dict(globals()), torch.get_rng_state()
+    try:
+        exec(definition, names)
+        names[name] = spoil(names[name], methods)
+        for text in rest: exec(text, names)
+        UNNOTICED.append(key)
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt): raise
+    finally: torch.set_rng_state(state)
+'''
+
+
+def with_wrong_tries(original: dict) -> list:
+    "The cells of a notebook, and before each rung the same rung done wrongly, with the cells after it up to the first that fails."
+    pieces, cells = follow.pieces(original), follow.compose(original, {})
+    code = []
+    for k, text in enumerate(cells):
+        if text is None: continue
+        for key, piece in pieces.items():
+            if piece.cell != k or piece.line or ", rung " not in key: continue
+            methods = [name.split(".")[1] for name, _, owner in follow.functions(piece.text) if owner is not None]
+            body = text[text.index(piece.text) + len(piece.text):] if piece.text in text else text
+            others = "\n\n".join(other for name, other in follow.parts(follow.source(original["cells"][k])).items() if name != piece.name)
+            after = re.sub(r"(?ms)^(?:@.*?\n)*(?:def|class) .*?(?=^\S|\Z)", "", body)
+            rest = [after, *(text for text in cells[k + 1:k + 9] if text)]
+            code.append(f"try_wrong({key!r}, {others + chr(10) + piece.text!r}, {piece.name!r}, {methods!r}, {rest!r})")
+        code.append(noted(text) if follow.is_exported(original["cells"][k]) else text)
+    return code
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_filled_again_it_runs_and_every_rung_counts(name, tmp_path):
+    """The copies with the real bodies back, run in work/: all checks pass, and every function that there was to write is called.
+
+    A function on a rung that is a little off is noticed by the cells after it. (Plain lines are compared by value: test_every_rung_...)
+    """
     (tmp_path / "work").mkdir()
     for part in ("nbs", "nanodetr"): (tmp_path / part).symlink_to(CLONE / part)
 
-    def run(name):
-        original = course(name)
-        wanted, exported = follow.definitions(original), {cell["id"] for cell in original["cells"] if follow.is_exported(cell)}
-        everything, cells = sorted(part for text in wanted.values() for part in all_functions(text)), ["CALLED = set()"]
-        for cell in follow.blank_notebook(original, name)["cells"]:
-            if cell["cell_type"] != "code": continue
-            text = follow.source(cell)
-            cells.append(noted(follow.put(text, wanted)) if cell.get("id") in exported else text)
-        cells.append(f"not_called = [name for name in {everything} if name not in CALLED]\nassert not not_called, not_called")
-        return follow.play(cells, tmp_path / "work", 600)
-
-    failures = {name: failure for name in WHOLE if (failure := run(name))}
-    assert not failures, failures
+    original = course(name)
+    full = {**original, "cells": [{**cell, "metadata": {}} for cell in filled(original, follow.blank_notebook(original, name), follow.definitions(original))["cells"][1:]]}
+    back = {cell["id"]: follow.source(cell) for cell in full["cells"]}
+    again = {**original, "cells": [{**cell, "source": ("#| export\n" if follow.is_exported(cell) else "") + back[cell["id"]]} if cell["id"] in back and cell["cell_type"] == "code"
+                                   else cell for cell in original["cells"]]}
+    everything = sorted(part for key, text in follow.definitions(original).items() if ", rung " not in key for part in all_functions(text))
+    end = f"not_called = [name for name in {everything} if name not in CALLED]\nassert not not_called, not_called\nassert not UNNOTICED, UNNOTICED"
+    assert follow.play([SPOILING, *with_wrong_tries(again), end], tmp_path / "work", 600) is None
 
 
 @pytest.mark.parametrize("name", COURSES)
@@ -144,7 +223,7 @@ def test_blank_fails_naming_every_definition(name, clone, capsys):
     status, out, _ = nanodetr(clone, capsys, name, "--check")
     lines, wanted = out.splitlines(), follow.definitions(course(name))
     assert status == 1 and lines[-1] == f"0 of {len(wanted)} right"
-    assert [line.split()[2] for line in lines[:-1]] == list(wanted) and all(line.startswith("not yet ") for line in lines[:-1])
+    assert [re.split(r"  +", line.removeprefix("not yet  "))[0] for line in lines[:-1]] == list(wanted) and all(line.startswith("not yet ") for line in lines[:-1])
 
 
 def another_way(text: str) -> str:
@@ -176,10 +255,8 @@ def test_a_planted_mistake_is_blamed_on_its_definition_alone(clone):
         name, definition, right, wrong, says, others = PLANTED[mistake]
         wanted = follow.definitions(course(name))
         assert wanted[definition].count(right) == 1
-        mine = {other: another_way(text) if others else text for other, text in wanted.items()}
-        copy = follow.blank_notebook(course(name), name)
-        for cell in copy["cells"]:
-            if cell["cell_type"] == "code": cell["source"] = follow.put(follow.source(cell), {**mine, definition: wanted[definition].replace(right, wrong)})
+        mine = {other: another_way(text) if others and ", rung " not in other else text for other, text in wanted.items()}
+        copy = filled(course(name), follow.blank_notebook(course(name), name), {**mine, definition: wanted[definition].replace(right, wrong)})
         return follow.judge(course(name), copy, clone / "work")
 
     for mistake in PLANTED:  # one at a time: in two threads, ast.parse of Python 3.11 fails now and then
@@ -191,14 +268,14 @@ def test_a_planted_mistake_is_blamed_on_its_definition_alone(clone):
 
 def test_all_right(clone, capsys):
     "Word for word the course's: no run is needed to know. One of them blank: the rest is still right."
-    path, _ = follow.begin(clone, "04_positional_encoding")
+    path, _ = follow.begin(clone, "04_positional_encoding", folder=clone)
     wanted = follow.definitions(course("04_positional_encoding"))
     edit(path, wanted)
     status, out, err = nanodetr(clone, capsys, "04", "--check")
-    assert status == 0 and out.splitlines()[-1] == "4 of 4 right" and "running" not in err
+    assert status == 0 and out.splitlines()[-1] == f"{len(wanted)} of {len(wanted)} right" and "running" not in err
     edit(path, {"LearnedPositions": follow.blank(wanted["LearnedPositions"])})
     status, out, _ = nanodetr(clone, capsys, "04", "--check")
-    assert status == 1 and out.count("right    ") == 3 and "still to write: __init__, forward" in out
+    assert status == 1 and out.count("right    ") == len(wanted) - 1 and "still to write: __init__, forward" in out
 
 
 def small(clone: Path, *texts) -> Path:
@@ -206,7 +283,7 @@ def small(clone: Path, *texts) -> Path:
     cells = [{"id": f"c{k}", "cell_type": "code", "metadata": {}, "execution_count": None, "outputs": [], "source": text} for k, text in enumerate(texts)]
     notebook = {"cells": [{**cells[0], "id": "name", "source": "#| default_exp small"}, *cells], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
     (clone / "nbs/20_small.ipynb").write_text(json.dumps(notebook))
-    return follow.begin(clone, "20_small")[0]
+    return follow.begin(clone, "20_small", folder=clone)[0]
 
 
 def test_what_does_not_come_to_an_end(clone, capsys):
@@ -247,13 +324,64 @@ def test_never_overwrites(clone, capsys):
     mine = path.read_bytes()
     status, _, line = nanodetr(clone, capsys, "05")
     assert status == 2 and str(path) in line and "--force" in line and path.read_bytes() == mine
-    assert "05_attention               9 to write   work/05_attention.ipynb: 1 written" in nanodetr(clone, capsys)[1]
+    assert re.search(r"05_attention +\d+ to write +work/05_attention.ipynb: 1 written", nanodetr(clone, capsys)[1])
     for k in (1, 2):
         assert nanodetr(clone, capsys, "05", "--force")[0] == 0
         kept = path.with_name(f"05_attention.old{k}.ipynb")
         assert kept.exists() and (kept.read_bytes() == mine) == (k == 1) and path.read_bytes() != mine
     path.write_text("{")
     assert "is not a notebook" in nanodetr(clone, capsys, "05", "--check")[2]
+
+
+def test_the_copy_lies_in_work_of_the_folder_one_is_in(clone, capsys):
+    place = clone / "some where" / "deep"
+    place.mkdir(parents=True)
+    before = Path.cwd()
+    os.chdir(place)
+    try: assert main(["follow", "05"]) == 0 and main(["follow", "05", "--check"]) == 1
+    finally: os.chdir(before)
+    capsys.readouterr()
+    copy = follow.read_notebook(place / "work/05_attention.ipynb")
+    targets = [target for cell in copy["cells"] if cell["cell_type"] == "markdown" for target in links(cell) if "notebook" not in target]
+    local = [target for target in targets if target.startswith("../")]
+    assert local and all((place / "work" / target.split("#")[0].replace("%20", " ")).resolve().is_relative_to(clone.resolve()) for target in local)
+    assert not (clone / "work").exists()
+
+
+LADDER = ("import torch\nx = torch.arange(3.0)", "def square(x):\n    return x * x  # new\nprint(square(x))", "assert square(3) == 9",
+          "y = square(x)\nz = y / y.sum()  # new\nprint(z)", "drop = torch.nn.functional.dropout(z, 0.5)  # new", "#| export\ndef share(x):\n    return x * x / (x * x).sum()",
+          "assert torch.equal(share(x), z)")
+
+
+def test_every_rung_is_blank_and_judged(clone, capsys):
+    "A function on a rung by the proofs after it, a plain line by what it gives; random numbers are drawn alike."
+    path = small(clone, *LADDER)
+    copy = "\n".join(follow.source(cell) for cell in follow.read_notebook(path)["cells"])
+    assert "x * x" not in copy and "y.sum" not in copy and "z = ...  # your turn, rung 2" in copy
+    wrong = {"square, rung 1": "def square(x):\n    return x + x", "z, rung 2": "z = y / y.max()", "drop, rung 3": "drop = z * 3"}
+    right = {"square, rung 1": "def square(x):\n    return x ** 2", "z, rung 2": "z = y / torch.sum(y)", "drop, rung 3": "drop = torch.nn.Dropout(0.5)(z)",
+             "share": "def share(x):\n    return square(x) / square(x).sum()"}
+    edit(path, right)
+    status, out, _ = nanodetr(clone, capsys, "small", "--check")
+    assert status == 0 and out.splitlines()[-1] == "4 of 4 right"
+    for key in wrong:
+        path.unlink()
+        follow.begin(clone, "20_small", folder=clone)
+        edit(path, {**right, key: wrong[key]})
+        status, out, _ = nanodetr(clone, capsys, "small", "--check")
+        blamed = [line for line in out.splitlines() if line.startswith("wrong")]
+        assert status == 1 and len(blamed) == 1 and key in blamed[0], (key, out)
+
+
+@pytest.mark.parametrize("name", COURSES)
+def test_the_answer_does_not_stand_above(name):
+    "No cell of a copy holds the body of anything that is to be written further down in it."
+    original, copy = course(name), follow.blank_notebook(course(name), name)
+    seen = "\n".join(re.sub(r"\s+", " ", follow.source(cell)) for cell in copy["cells"] if cell["cell_type"] == "code")
+    for key, piece in follow.pieces(original).items():
+        for _, node, _ in () if piece.line else follow.functions(piece.text):
+            body = " ".join(re.sub(r"\s+", " ", line) for line in piece.text.splitlines()[follow.to_write(node)[0].lineno - 1:node.end_lineno]).strip()
+            assert len(body) < 60 or body not in seen, f"{key}: its body stands in the copy"
 
 
 def test_found_from_below_and_without_notebooks(clone, capsys, tmp_path_factory, monkeypatch):
@@ -269,7 +397,7 @@ def test_found_from_below_and_without_notebooks(clone, capsys, tmp_path_factory,
 
 def test_nbdev_never_takes_from_work(clone):
     "It looks into nbs/ only; and a copy, even half filled, exports nothing if nbdev is pointed at it."
-    follow.begin(clone, "05_attention")
+    follow.begin(clone, "05_attention", folder=clone)
     edit(clone / "work/05_attention.ipynb", follow.definitions(course("05_attention")))
     (clone / "nanodetr").mkdir()
     code = "from nbdev.doclinks import nbglob; from nbdev.export import nb_export; print(*nbglob()); nb_export('work/05_attention.ipynb', lib_path='nanodetr')"

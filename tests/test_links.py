@@ -21,7 +21,7 @@ def load(name):
 
 
 make_readme, set_owner = load("make_readme"), load("set_owner")
-NOTEBOOKS = sorted([*(ROOT / "nbs").glob("*.ipynb"), *(ROOT / "nbs" / "solutions").glob("*.ipynb")])
+NOTEBOOKS = sorted(path for path in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
 PAGES = [ROOT / "README.md", *sorted((ROOT / ".github").glob("*.md")), *NOTEBOOKS]
 name = lambda path: path.relative_to(ROOT).as_posix()
 
@@ -91,7 +91,7 @@ def test_a_badge_opens_its_own_notebook(path):
         assert badges and all((ROOT / badge.removeprefix(place)).is_file() for badge in badges)
         rows = [line for text in texts(path) for line in text.split("\n") if "colab-badge" in line]
         for row in rows:  # the badge of a row opens the notebook that the row names
-            notebook = re.search(r"\]\((\w+\.ipynb)", row)[1]
+            notebook = re.search(r"\]\(([\w/]+\.ipynb)", row)[1]
             assert re.search(r"blob/[^/]+/(\S+?)\)", row)[1] == f"nbs/{notebook}"
     elif path.parent.name != "solutions": assert badges == [place + name(path)]
     else: assert set(badges) <= {place + name(path)}

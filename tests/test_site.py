@@ -28,8 +28,9 @@ from nanodetr.data import ShapesDataset
 from nanodetr.model import DETR
 
 ROOT = Path(__file__).resolve().parent.parent
-COURSE = sorted(path.stem for path in (ROOT / "nbs").glob("[0-9]*.ipynb") if path.stem < "90")
-APPENDIX = sorted(path.stem for path in (ROOT / "nbs").glob("9*.ipynb"))
+COURSE = sorted(path.stem for path in (ROOT / "nbs").glob("[0-9]*.ipynb"))
+PAGES = sorted(path.relative_to(ROOT / "nbs").with_suffix("").as_posix() for path in (ROOT / "nbs").rglob("*.ipynb")
+               if ".ipynb_checkpoints" not in path.parts and path.stem != "index")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync"]
@@ -122,18 +123,17 @@ def data(page, kind) -> dict:
 def test_every_notebook_is_a_page_and_the_course_is_in_order(site):
     text = (site / COURSE[0] / "index.html").read_text(encoding="utf-8")
     nav = text[text.index('data-md-component="sidebar"'):text.index('data-md-type="toc"')]
-    found = [href for href in re.findall(r'href="\.\./(\d\d_\w+)/"|href="(\./)"', nav)]
-    order = [name or COURSE[0] for name, _ in found]
-    assert list(dict.fromkeys(name for name in order if name < "90")) == COURSE
-    assert list(dict.fromkeys(name for name in order if name >= "90")) == APPENDIX
-    for path in (ROOT / "nbs").rglob("[0-9]*.ipynb"):
-        assert (site / path.relative_to(ROOT / "nbs").with_suffix("") / "index.html").is_file(), path.name
+    found = [name or COURSE[0] for name, _ in re.findall(r'href="\.\./(\d\d_\w+)/"|href="(\./)"', nav)]
+    assert list(dict.fromkeys(found)) == COURSE
+    for page in PAGES: assert (site / page / "index.html").is_file(), page
+    linked = set(re.findall(r'href="\.\./([\w/]+)/"', nav))
+    assert {page for page in PAGES if page != COURSE[0]} <= linked
 
 
 def test_pages_are_tidy(site):
-    for path in sorted(site.glob("*/index.html")):
+    for path in [site / page / "index.html" for page in PAGES]:
         text = path.read_text(encoding="utf-8")
-        told = path.parent.name == "93_follow"  # which is about these marks, and shows some in a toy
+        told = path.parent.name == "follow"  # which is about these marks, and shows some in a toy
         assert told or not re.search(r"#\|\s*(export|default_exp|hide)\b", unescape(re.sub(r"<[^>]+>", "", text))), f"{path}: a directive"
         assert "run_line_magic" not in text, f"{path}: the cell for Colab"
         assert "ModuleNotFoundError" not in text and "Explorer(children=" not in text, path
@@ -151,7 +151,7 @@ def test_saved_figures_are_on_the_page(site):
 def test_the_api_is_read_from_the_source(site):
     text = (site / "api" / "boxes" / "index.html").read_text(encoding="utf-8")
     for words in ("pairwise_giou", "every a with every b", "centre x, centre y, width, height"): assert words in text  # the last from a comment
-    assert len(list((site / "api").glob("*/index.html"))) >= 16
+    assert len(list((site / "api").rglob("index.html"))) >= 16
 
 
 def test_nothing_on_a_page_is_fetched_from_elsewhere(site):
@@ -177,7 +177,7 @@ def test_packed_attention_is_the_models(monkeypatch):
 
 def test_every_course_page_opens(visit):
     page = visit("")
-    for name in [*COURSE, *APPENDIX, "api/model", "solutions/09_matching"]:
+    for name in [*COURSE, "plots/pictures", "api/model", "solutions/09_matching"]:
         page.goto(re.sub(r"(:\d+)/.*", rf"\1/{name}/", page.url), wait_until="load")
         assert page.locator("h1").first.is_visible()
         if page.locator(".arithmatex").count(): page.wait_for_selector("mjx-container svg")

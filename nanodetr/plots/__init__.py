@@ -3,3 +3,4 @@ from .style import *
 from .pictures import *
 from .charts import *
 from .map import *
+from .schematics import *
