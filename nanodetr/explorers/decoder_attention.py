@@ -41,7 +41,7 @@ class DecoderAttentionPicture:
         self.titles = [sheet.write(x, y, weight="bold") for x, y in ((0.05, 0.1), (0.05, tall + 0.46), (left + MapGrid.margin, 0.1))]
         sheet.write(1.07, 0.12, "orange: picked   blue: same object   dashed: no object", 6.4, MUTED)
         sheet.write(0.05, height - 0.19, "in the bars: heads; below: scores", 6.8, MUTED)
-        sheet.write(width - 0.07, 0.12, "right: largest weight", 6.8, MUTED, ha="right")
+        sheet.write(width - 0.07, 0.12, self.maps.note, 6.8, MUTED, ha="right")
 
     def show(self, image, cross, self_weights, shape, boxes, scores, labels, query, layer=2, classes=None, left_out=None,
              smooth=True) -> Sheet:

@@ -73,6 +73,8 @@ class MapGrid:
     def __init__(self, sheet, x, y, width, layers, heads, shape=1.0):
         side = (width - self.margin) / heads - self.gap
         tall, left = side * shape, x + self.margin
+        self.wide = heads <= 4  # is there room for two things above a map?
+        self.note = "right: its largest weight" if self.wide else "each map: its own scale"
         self.stages = [[sheet.stage(left + head * (side + self.gap), y + self.title + layer * (tall + self.title), side, tall)
                         for head in range(heads)] for layer in range(layers)]
 
@@ -90,7 +92,7 @@ class MapGrid:
         rows: a list of lines for each layer; smooth: blend the cells into one another.
         """
         _, height, width = image.shape
-        ground, size = dimmed(image), 7.6 if weights.shape[1] <= 4 else 5.4
+        ground, size = dimmed(image), 7.6 if self.wide else 5.4
         for layer, row in enumerate(self.stages):
             for head, stage in enumerate(row):
                 heat, top = weights[layer, head], max(float(weights[layer, head].max()), 1e-6)
@@ -100,7 +102,7 @@ class MapGrid:
                               interpolation="bilinear" if smooth else "nearest")
                 stage.outline(to_numpy(boxes[layer]), colour, 1.1, halo=INK)
                 stage.title(notes[layer][head], size, weight="normal", up=2)
-                if size > 6: stage.title(f"{top:.2f}", 6.6, MUTED, "normal", 1, 2, "right")
+                if self.wide: stage.title(f"{top:.2f}", 6.6, MUTED, "normal", 1, 2, "right")
             lines, stage = rows[layer], row[0]
             pixel = 1 / stage.ax.bbox.height
             for k, line in enumerate(lines):
@@ -118,7 +120,7 @@ class EncoderAttentionPicture:
         self.scene = self.figure.stage(0.05, 0.34, scene - 0.05, (scene - 0.05) * shape)
         self.figure.write(0.05, 0.1, "The picked cell", weight="bold")
         self.title = self.figure.write(left + MapGrid.margin, 0.1, weight="bold")
-        self.figure.write(width - 0.07, 0.12, "right: its largest weight", 6.8, MUTED, ha="right")
+        self.figure.write(width - 0.07, 0.12, self.maps.note, 6.8, MUTED, ha="right")
 
     def show(self, image, weights, shape, cell, boxes=(), names=(), real=None, region=None, word="", smooth=True,
              title="Where it looks") -> Sheet:
