@@ -16,7 +16,8 @@ from nanodetr.boxes import cxcywh_to_xyxy
 from nanodetr.data import ShapesDataset
 from nanodetr.explorers import greedy_pairs
 from nanodetr.matching import HungarianMatcher
-from nanodetr.model import DETR, load_weights, shipped_models
+from nanodetr.checkpoints.files import shipped_models
+from nanodetr.model import DETR, load_weights
 
 NAME, LEVELS = "nano-shapes", 63
 LIMIT = 300_000  # bytes of JSON an explorer may have

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from nanodetr.boxes import NanodetrError
+from nanodetr.errors import NanodetrError
 from nanodetr.evaluation import (EvaluationError, average_precision, detection_kinds, error_breakdown, evaluate,
                                  evaluate_detections, load_coco_results, precision_recall)
 

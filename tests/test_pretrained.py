@@ -15,13 +15,15 @@ import torch
 import torchvision
 from safetensors.torch import load_file
 
-from nanodetr import pretrained
+from nanodetr.checkpoints.adapt import convert
+from nanodetr.checkpoints.config import DETRConfig
+from nanodetr.checkpoints.layouts import (COCO_CLASSES, from_hf, from_official, hf_classes, join_heads,
+                                          read_checkpoint, to_hf, to_official)
 from nanodetr.data import collate
+from nanodetr.errors import CheckpointError, ConfigError
 from nanodetr.loss import SetCriterion
 from nanodetr.matching import HungarianMatcher
-from nanodetr.model import DETR, CheckpointError, ConfigError, DETROutput, DETRConfig
-from nanodetr.pretrained import (COCO_CLASSES, convert, from_hf, from_official, join_heads, read_checkpoint, to_hf,
-                                 to_official)
+from nanodetr.model import DETR, DETROutput
 from nanodetr.training import TrainConfig, parameter_groups
 
 SIZES = ((64, 96), (80, 64), (40, 90))
@@ -504,11 +506,11 @@ def test_hub_without_client_or_network(monkeypatch):
 
 
 def test_module_needs_no_peers():
-    "pretrained imports torch, safetensors and this library; transformers, timm and the hub's client stay out."
+    "nanodetr.checkpoints imports torch, safetensors and this library; transformers, timm and the hub's client stay out."
     code = """
 import sys
 for name in ("transformers", "timm", "huggingface_hub", "matplotlib", "IPython"): sys.modules[name] = None
-import nanodetr.pretrained
+import nanodetr.checkpoints.layouts
 """
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -516,4 +518,4 @@ import nanodetr.pretrained
 def test_coco_names():
     from torchvision.models._meta import _COCO_CATEGORIES
     assert COCO_CLASSES[1:] == _COCO_CATEGORIES[1:] and COCO_CLASSES.count("N/A") == 11 and len(COCO_CLASSES) == 91
-    assert pretrained.hf_classes({"id2label": {str(i): n for i, n in enumerate(COCO_CLASSES)}}) == COCO_CLASSES
+    assert hf_classes({"id2label": {str(i): n for i, n in enumerate(COCO_CLASSES)}}) == COCO_CLASSES

@@ -18,11 +18,12 @@ from matplotlib.patheffects import withStroke
 from scipy.optimize import linear_sum_assignment
 
 from ..boxes import cxcywh_to_xyxy, pairwise_giou
+from ..checkpoints.files import load_model_weights, shipped_models
 from ..data import collate
 from ..errors import NanodetrError
 from .core import Explorer, Sheet, choice, slider
 from ..matching import HungarianMatcher
-from ..model import DETR, DETROutput, load_weights, shipped_models
+from ..model import DETR, DETROutput
 from ..plots.pictures import plot_boxes, to_numpy, to_picture
 from ..plots.style import COST, INK, LINE, LIT, MUTED, class_colour, text_colour
 
@@ -339,7 +340,7 @@ def load_snapshots(name: str = "nano-shapes") -> list:
     manifest = models[name].parent / "manifest.json"
     command = json.loads(manifest.read_text()).get(name, {}).get("command", "") if manifest.exists() else ""
     last = re.search(r"--epochs (\d+)", command)
-    models = [load_weights(DETR(final.config), file).eval() for file in files]  # copied into float32
+    models = [load_model_weights(DETR(final.config), file).eval() for file in files]  # copied into float32
     return [*zip(epochs, models), (int(last[1]) if last else epochs[-1] + 1, final)]
 
 # %% ../../nbs/explorers/matching.ipynb #b2700b9c
