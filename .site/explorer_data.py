@@ -16,8 +16,8 @@ from nanodetr.boxes import cxcywh_to_xyxy
 from nanodetr.data import ShapesDataset
 from nanodetr.explorers import greedy_pairs
 from nanodetr.matching import HungarianMatcher
-from nanodetr.checkpoints.files import shipped_models
-from nanodetr.model import DETR, load_weights
+from nanodetr.checkpoints.files import load_model_weights, shipped_models
+from nanodetr.model import DETR
 
 NAME, LEVELS = "nano-shapes", 63
 LIMIT = 300_000  # bytes of JSON an explorer may have
@@ -77,7 +77,7 @@ def snapshots() -> list:
     model, folder = DETR.from_pretrained(NAME), Path(shipped_models()[NAME])
     found = sorted((folder / "snapshots").glob("*.safetensors"))[:3]
     early = [(f"early in training, after epoch {int(file.stem.split('-')[-1])}",
-              load_weights(DETR(model.config), file).float().eval()) for file in found[-1:]]
+              load_model_weights(DETR(model.config), file).float().eval()) for file in found[-1:]]
     return [*early, ("trained", model)]
 
 
