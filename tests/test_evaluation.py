@@ -220,8 +220,8 @@ def test_bad_detections_are_named(change, message):
 
 def test_other_misuse():
     good = {"labels": torch.tensor([0]), "boxes": torch.tensor([[0.0, 0, 1, 1]]), "scores": torch.ones(1)}
-    with pytest.raises(NanodetrError, match="one dict an image"): evaluate_detections([good], [good, good])
-    with pytest.raises(NanodetrError, match="one dict an image"): error_breakdown([good], [good, good])
+    with pytest.raises(NanodetrError, match="one dict per image"): evaluate_detections([good], [good, good])
+    with pytest.raises(NanodetrError, match="one dict per image"): error_breakdown([good], [good, good])
     with pytest.raises(EvaluationError, match="unknown protocol 'voc'"): evaluate_detections([good], [good], "voc")
     without = {key: value for key, value in good.items() if key != "scores"}
     with pytest.raises(EvaluationError, match="no 'scores'"): evaluate_detections([without], [good])
