@@ -14,6 +14,7 @@ from PIL import Image
 
 from nanodetr.boxes import cxcywh_to_xyxy
 from nanodetr.data import ShapesDataset
+from nanodetr.explorers import greedy_pairs
 from nanodetr.matching import HungarianMatcher
 from nanodetr.checkpoints.files import load_model_weights, shipped_models
 from nanodetr.model import DETR
@@ -80,16 +81,6 @@ def snapshots() -> list:
     return [*early, ("trained", model)]
 
 
-def greedy_total(cost: torch.Tensor) -> float:
-    "What the pairs of a greedy matching cost, (Q,N)."
-    cost, total = cost.clone(), 0.0
-    for _ in range(cost.shape[1]):
-        i, j = divmod(cost.argmin().item(), cost.shape[1])
-        total += cost[i, j].item()
-        cost[i, :], cost[:, j] = torch.inf, torch.inf
-    return total
-
-
 @torch.no_grad()
 def matching() -> dict:
     "Four pictures, on which greedy loses most with the early model, and what both models say about them."
@@ -100,7 +91,7 @@ def matching() -> dict:
         out = models[0][1](image[None])
         cost = sum(matcher.cost_parts(out.logits, out.boxes, target["labels"][None], target["boxes"][None]).values())[0]
         i, j = matcher(out.logits, out.boxes, [target])[0]
-        return cost[i, j].sum().item() - greedy_total(cost)
+        return cost[i, j].sum().item() - sum(cost[pair].item() for pair in greedy_pairs(cost))
 
     chosen = scenes(models[-1][1], 4, range(3, 6), 200, gain)
     says = lambda out: {"probs": rounded(out.logits[0].softmax(-1)), "boxes": rounded(out.boxes[0])}

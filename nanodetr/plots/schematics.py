@@ -18,7 +18,7 @@ from scipy.optimize import linear_sum_assignment
 
 from ..boxes import cxcywh_to_xyxy, pairwise_giou
 from ..errors import NanodetrError
-from .pictures import INK, LINE, LIT, MUTED, PALETTE, STYLE, Panel, Picture
+from .style import INK, LINE, LIT, MUTED, PALETTE, STYLE, Panel, Picture
 
 # %% ../../nbs/plots/schematics.ipynb #d04a3485
 # what a colour means, in every schematic
