@@ -713,6 +713,24 @@ def test_nothing_heavy_is_imported():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
 
 
+def test_data_sets_stand_below_the_course():
+    "The modules of nanodetr.datasets bring neither a lesson but the boxes nor anything heavy."
+    code = ("import sys; from nanodetr.datasets import augment, check, coco, folders, photos, shapes, voc; "
+            "print(sorted(m for m in sys.modules if m.startswith('nanodetr.') and not m.startswith('nanodetr.datasets')), "
+            "[m for m in ('matplotlib', 'ipywidgets', 'fastcore', 'pycocotools') if m in sys.modules])")
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    assert said == "['nanodetr.boxes', 'nanodetr.errors'] []"
+
+
+def test_the_names_of_the_course_stay():
+    "What README, the command line and earlier notebooks import from nanodetr.data."
+    import nanodetr.data
+    for name in ("ShapesDataset", "VOCDataset", "CocoDataset", "open_dataset", "check_dataset", "CheckReport", "light_augment", "paper_augment",
+                 "Augment", "RandomResize", "RandomSizeCrop", "resized_shape", "VOC_CLASSES", "LEVELS", "SPLITS", "Stream", "Photo", "PhotoDataset",
+                 "read_image", "image_size", "box_fault", "drop_objects", "collate", "Dihedral", "DataError"):
+        assert name in nanodetr.data.__all__ and hasattr(nanodetr.data, name)
+
+
 # ---------------------------------------------------------------- real folders
 
 def real(name):

@@ -6,7 +6,7 @@
 __all__ = ['SHAPE_INSIDE', 'LEVELS', 'SPLITS', 'Stream', 'random_turn', 'turned_half_sizes', 'shape_coordinates',
            'shape_coverage', 'gradient_background', 'draw_line', 'random_colour', 'pick_colour', 'object_colours',
            'propose_object', 'box_overlap', 'claim_pixels', 'Canvas', 'place_object', 'paint_object', 'draw_shapes',
-           'shapes_target', 'check_shapes_settings', 'copy_target', 'ShapesDataset']
+           'shapes_target', 'check_shapes_settings', 'copy_target', 'DrawnShapes', 'ShapesDataset']
 
 # %% ../../nbs/datasets/shapes.ipynb #ada00005
 import math
@@ -289,17 +289,9 @@ def copy_target(target: dict) -> dict:
     "A target whose tensors may be changed freely."
     return {name: value.clone() if isinstance(value, Tensor) else value for name, value in target.items()}
 
-# %% ../../nbs/datasets/shapes.ipynb #512a9f98
-class ShapesDataset(Dataset):
-    """A detection set drawn from a seed: picture i depends on (seed, split, level, size, i) alone, on every machine.
-
-    split: "train", "val" or "test", which share no picture; size: side in pixels, at least 32; n: pictures (default
-    6000, 500, 500); level: "easy" (4 classes, 1-5 bright objects on dark) or "hard" (6 classes, 1-6 objects on any
-    background, turned and textured); 3 % of the pictures hold no object. transforms: a function of (image, target).
-    Items: image (3,size,size) float 0..1, target. Pictures are drawn when first asked for and kept as bytes, unless the
-    whole set would take more than 2 GB.
-    Raises DataError for an unknown split or level, a size or n too small, a negative seed.
-    """
+# %% ../../nbs/datasets/shapes.ipynb #ada00016
+class DrawnShapes(Dataset):
+    "Scenes by number: drawn when first asked for, and kept as bytes unless the whole set would take more than 2 GB."
 
     def __init__(self, split: str = "train", size: int = 64, n: int = None, seed: int = 0, level: str = "easy",
                  transforms=None):
@@ -321,6 +313,18 @@ class ShapesDataset(Dataset):
         drawn = torch.from_numpy(image), shapes_target(labels, boxes, self.size, i), torch.tensor(boxes).reshape(-1, 4)
         if self._keep: self._drawn[i] = drawn
         return drawn
+
+# %% ../../nbs/datasets/shapes.ipynb #512a9f98
+class ShapesDataset(DrawnShapes):
+    """A detection set drawn from a seed: picture i depends on (seed, split, level, size, i) alone, on every machine.
+
+    split: "train", "val" or "test", which share no picture; size: side in pixels, at least 32; n: pictures (default
+    6000, 500, 500); level: "easy" (4 classes, 1-5 bright objects on dark) or "hard" (6 classes, 1-6 objects on any
+    background, turned and textured); 3 % of the pictures hold no object. transforms: a function of (image, target).
+    Items: image (3,size,size) float 0..1, target. Pictures are drawn when first asked for and kept as bytes, unless the
+    whole set would take more than 2 GB.
+    Raises DataError for an unknown split or level, a size or n too small, a negative seed.
+    """
 
     def __getitem__(self, i: int) -> tuple:
         image, target, _ = self._draw(i)
