@@ -15,7 +15,7 @@ from .core import compare
 
 # %% ../../nbs/solutions/10_loss.ipynb #b8a3eaef
 def random_classes(n, C, seed, objects):
-    "Random logits (n,C+1) and wanted classes (n,), of which the first `objects` are no no-object."
+    "Random logits (n,C+1) and wanted classes (n,), of which the first `objects` are real classes."
     g = torch.Generator().manual_seed(seed)
     wanted = torch.full((n,), C)
     wanted[:objects] = torch.randint(C, (objects,), generator=g)
