@@ -70,7 +70,7 @@ def execute(tmp_path, monkeypatch):
         resources = {"metadata": {"path": str(NOTEBOOK.parent)}}
         nbclient.NotebookClient(notebook, timeout=900, kernel_name="python3", resources=resources).execute()
         outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-        assert sum("image/png" in output.get("data", {}) for output in outputs) >= 9
+        assert sum("image/png" in output.get("data", {}) for output in outputs) >= 7
         return "".join(output.get("text", "") for output in outputs)
     return run
 
