@@ -230,20 +230,25 @@ def test_criterion(official, size):
 
 
 def test_one_optimiser_step(official):
-    "AdamW with the paper's settings, dropout 0, from the same weights on the same padded batch: all parameters to 1e-5."
+    """AdamW with the paper's settings, dropout 0, from the same weights on the same padded batch: all parameters to 1e-5.
+
+    In double precision: Adam divides by a gradient's own size, so rounding alone moves a parameter whose gradient is tiny.
+    """
     theirs, _ = official_detr(official, 20, dropout=0.0, backbone="resnet18", enc_layers=2, dec_layers=6, dim_feedforward=512)
-    ours = DETR.from_pretrained(theirs.state_dict(), dropout=0.0)
+    theirs.double()
+    ours = DETR.from_pretrained(theirs.state_dict(), dropout=0.0).double()
     before = copy.deepcopy(ours.state_dict())
     pictures, images, mask = batch()
+    pictures, images = [picture.double() for picture in pictures], images.double()
     generator = torch.Generator().manual_seed(0)
-    targets = [{"labels": torch.randint(20, (n,), generator=generator), "boxes": torch.rand(n, 4, generator=generator) * 0.3 + 0.3} for n in (2, 0, 5)]
-    criterion = official_criterion(official, 20)
+    targets = [{"labels": torch.randint(20, (n,), generator=generator), "boxes": (torch.rand(n, 4, generator=generator) * 0.3 + 0.3).double()} for n in (2, 0, 5)]
+    criterion = official_criterion(official, 20).double()
     theirs.train(), ours.train()
     groups = [{"params": [p for n, p in theirs.named_parameters() if "backbone" not in n and p.requires_grad]},
               {"params": [p for n, p in theirs.named_parameters() if "backbone" in n and p.requires_grad], "lr": 1e-5}]
     losses = criterion(theirs([(picture - ours.mean) / ours.std for picture in pictures]), targets)
     steps = [(theirs, torch.optim.AdamW(groups, lr=1e-4, weight_decay=1e-4), sum(losses[n] * w for n, w in criterion.weight_dict.items()))]
-    mine = SetCriterion(20)
+    mine = SetCriterion(20).double()
     optimiser = torch.optim.AdamW(parameter_groups(ours, TrainConfig.preset("paper")), weight_decay=1e-4)
     steps.append((ours, optimiser, mine.total(mine(ours(images, mask), targets))))
     for model, optimizer, loss in steps:
