@@ -14,8 +14,10 @@ from PIL import Image
 
 from nanodetr.boxes import cxcywh_to_xyxy
 from nanodetr.data import ShapesDataset
+from nanodetr.explorers import greedy_pairs
 from nanodetr.matching import HungarianMatcher
-from nanodetr.model import DETR, load_weights, shipped_models
+from nanodetr.checkpoints.files import load_model_weights, shipped_models
+from nanodetr.model import DETR
 
 NAME, LEVELS = "nano-shapes", 63
 LIMIT = 300_000  # bytes of JSON an explorer may have
@@ -75,18 +77,8 @@ def snapshots() -> list:
     model, folder = DETR.from_pretrained(NAME), Path(shipped_models()[NAME])
     found = sorted((folder / "snapshots").glob("*.safetensors"))[:3]
     early = [(f"early in training, after epoch {int(file.stem.split('-')[-1])}",
-              load_weights(DETR(model.config), file).float().eval()) for file in found[-1:]]
+              load_model_weights(DETR(model.config), file).float().eval()) for file in found[-1:]]
     return [*early, ("trained", model)]
-
-
-def greedy_total(cost: torch.Tensor) -> float:
-    "What the pairs of a greedy matching cost, (Q,N)."
-    cost, total = cost.clone(), 0.0
-    for _ in range(cost.shape[1]):
-        i, j = divmod(cost.argmin().item(), cost.shape[1])
-        total += cost[i, j].item()
-        cost[i, :], cost[:, j] = torch.inf, torch.inf
-    return total
 
 
 @torch.no_grad()
@@ -99,7 +91,7 @@ def matching() -> dict:
         out = models[0][1](image[None])
         cost = sum(matcher.cost_parts(out.logits, out.boxes, target["labels"][None], target["boxes"][None]).values())[0]
         i, j = matcher(out.logits, out.boxes, [target])[0]
-        return cost[i, j].sum().item() - greedy_total(cost)
+        return cost[i, j].sum().item() - sum(cost[pair].item() for pair in greedy_pairs(cost))
 
     chosen = scenes(models[-1][1], 4, range(3, 6), 200, gain)
     says = lambda out: {"probs": rounded(out.logits[0].softmax(-1)), "boxes": rounded(out.boxes[0])}

@@ -24,7 +24,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from .errors import NanodetrError
-from .model import DETR, DETRConfig, DETROutput, write_atomically
+from .checkpoints.config import DETRConfig
+from .checkpoints.files import write_atomically
+from .model import DETR, DETROutput
 
 # %% ../nbs/tools/cli.ipynb #81b46525
 class UsageError(NanodetrError):
@@ -196,6 +198,7 @@ def settings(pairs: list, kind: type) -> dict:
     known, chosen = [f.name for f in fields(TrainConfig)] + [f.name for f in fields(DETRConfig)], {}
     for pair in pairs or []:
         name, _, text = pair.partition("=")
+        name = {"decay": "cooldown"}.get(name, name)  # what an older run.json calls it
         if name not in known:
             raise UsageError(f"--set {pair}: unknown name; choose one of {', '.join(known)}")
         try: value = json.loads(text)
@@ -228,7 +231,7 @@ def build_model(args, classes: list, most: int, chosen: dict, source: DETR = Non
         raise UsageError(f"--num-queries is {args.num_queries} and an image has {most} objects: give at least {most}, better {enough_queries(0, most)}")
     torch.manual_seed(args.seed or 0)
     if source is not None:
-        from nanodetr.pretrained import FREE, adapt
+        from nanodetr.checkpoints.adapt import FREE, adapt
 
         new = kept_config(source.config, args.data, **{name: value for name, value in chosen.items() if name in FREE})
         others = {name: value for name, value in chosen.items() if name not in FREE and name != "num_queries"}
@@ -249,7 +252,7 @@ def build_model(args, classes: list, most: int, chosen: dict, source: DETR = Non
 # %% ../nbs/tools/cli.ipynb #f5d0036f
 def cache_both(args, model: DETR, train_data, val_data, seed: int) -> tuple:
     "What to train in place of `model`, and the two data sets of features."
-    from nanodetr.pretrained import OnFeatures, cache_features
+    from nanodetr.runs.features import OnFeatures, cache_features
 
     after, quiet = args.cache_after or "layer4", {"progress": not args.quiet}
     train_data = cache_features(model, train_data, args.cache, after, seed=seed, **quiet)
@@ -286,7 +289,8 @@ def train(args) -> int:
     "Train a model; see the notebook for what is left in its folder."
     from nanodetr.evaluation import evaluate
     from nanodetr.plots import plot_losses, plot_pred
-    from nanodetr.training import choose_device, fit
+    from nanodetr.runs.run import fit
+    from nanodetr.training import choose_device
 
     if args.resume:
         folder = run_folder(args.out, args.data or "shapes", args.preset or "nano", True)
@@ -478,7 +482,7 @@ def check_command(args) -> int:
 # %% ../nbs/tools/cli.ipynb #abc1e048
 def convert_command(args) -> int:
     "Write a checkpoint again in another layout."
-    from nanodetr.pretrained import convert
+    from nanodetr.checkpoints.adapt import convert
 
     convert(args.source, args.folder, args.layout)
     print(f"written in the {args.layout} layout: {args.folder}")

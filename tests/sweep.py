@@ -91,7 +91,7 @@ def sweep_all(names: dict, broken=("toy",)) -> str:
 
 def explorers() -> dict:
     "{name: function} of the explorers that the library has."
-    from nanodetr import widgets as module
+    from nanodetr import explorers as module
     return {name: f for name, f in vars(module).items() if name.startswith("explore_") and callable(f)}
 
 

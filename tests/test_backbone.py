@@ -10,8 +10,9 @@ import torch.nn.functional as F
 import torchvision
 from safetensors.torch import save_file
 
-from nanodetr.backbone import PARTS, BackboneError, ConvBackbone, ResNetBackbone, headless, run_unpadded
-from nanodetr.boxes import NanodetrError
+from nanodetr.backbone import (PARTS, BackboneError, ConvBackbone, ResNetBackbone, build_resnet, downsample_mask, headless,
+                               run_unpadded)
+from nanodetr.errors import NanodetrError
 from nanodetr.data import read_image
 
 REAL = Path(__file__).parents[2] / "shared" / "weights" / "resnet50_v1.py"
@@ -102,6 +103,37 @@ def test_features_do_not_depend_on_batch_mates(build):
             assert torch.allclose(features[i, :, :h, :w], alone, atol=1e-4 * max(1, alone.max().item()))
             assert not small[i, :h, :w].any() and small[i].sum() == small[i].numel() - h * w
             assert not features[i].masked_fill(~small[i], 0).any()
+
+
+def test_channels_last_keeps_the_numbers_and_stays():
+    "On CPUs, convolutions are often faster when the channels of a pixel lie side by side; the group norm keeps that order."
+    torch.manual_seed(0)
+    usual, images = ConvBackbone().eval(), torch.rand(8, 3, 64, 64)
+    last, mask = ConvBackbone().eval(), torch.zeros(8, 64, 64, dtype=torch.bool)
+    last.load_state_dict(usual.state_dict())
+    last = last.to(memory_format=torch.channels_last)
+    with torch.no_grad(): features, _ = last(images.to(memory_format=torch.channels_last), mask)
+    assert features.is_contiguous(memory_format=torch.channels_last)
+    assert torch.allclose(features, usual(images, mask)[0], atol=1e-5)
+
+
+def test_nearest_counts_a_cell_too_many_where_unpadded_does_not():
+    "A padded width that the stride does not divide: why run_unpadded makes its mask from each picture's own cells."
+    mask = torch.ones(1, 32, 1333, dtype=torch.bool)
+    mask[:, :, :700] = False
+    assert (~downsample_mask(mask, (1, 42))).sum() == 23
+    body = headless(torchvision.models.resnet18()).eval()
+    with torch.no_grad(): assert (~run_unpadded(body, torch.zeros(1, 3, 32, 1333), mask, 32)[1]).sum() == 22 == -(-700 // 32)
+
+
+def test_strides_that_the_caller_moved_stay_moved():
+    torch.manual_seed(0)
+    moved, image = build_resnet("resnet50").eval(), torch.rand(1, 3, 128, 128)
+    for stage in (moved.layer2, moved.layer3, moved.layer4):     # version 1, by hand
+        stage[0].conv1.stride, stage[0].conv2.stride = (2, 2), (1, 1)
+    with torch.no_grad():
+        theirs, (ours, _) = headless(moved)(image), ResNetBackbone(resnet=moved)(image, torch.zeros(1, 128, 128, dtype=torch.bool))
+    assert torch.allclose(ours, theirs, atol=1e-3 * theirs.max().item())
 
 
 def test_gradients_reach_the_images_through_padding_removal():

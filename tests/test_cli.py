@@ -194,11 +194,11 @@ def test_cached_features_and_resume(voc, small_resnet, tmp_path, capsys, after):
         real(*args, **kwargs)
         raise KeyboardInterrupt("stopped")
 
-    import nanodetr.training as training
-    real = training.save_run
-    training.save_run = stop_after_one
+    import nanodetr.runs.run as run
+    real = run.save_run
+    run.save_run = stop_after_one
     try: assert main([*arguments, "--epochs", "2", "--out", str(tmp_path / "cut")]) == 130
-    finally: training.save_run = real
+    finally: run.save_run = real
     assert torch.load(tmp_path / "cut/checkpoint.pt", weights_only=True)["step"] == 1
     assert main(["train", "--resume", "--out", str(tmp_path / "cut")]) == 0
     before, straight, cut = state(small_resnet), state(tmp_path / "straight"), state(tmp_path / "cut")

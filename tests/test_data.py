@@ -22,6 +22,8 @@ from nanodetr.boxes import cxcywh_to_xyxy, pairwise_iou, xyxy_to_cxcywh
 from nanodetr.data import (LEVELS, SPLITS, VOC_CLASSES, Augment, CocoDataset, DataError, Dihedral, RandomSizeCrop, ShapesDataset,
                            Stream, VOCDataset, box_fault, check_dataset, collate, drop_objects, image_size, light_augment,
                            open_dataset, paper_augment, read_image)
+from nanodetr.datasets.coco import coco_annotations, read_coco_results
+from nanodetr.datasets.voc import write_voc
 
 REAL = Path(os.environ.get("NANODETR_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 
@@ -36,6 +38,19 @@ def test_the_first_pictures_are_the_same_on_every_machine(level, size):
     data = ShapesDataset(level=level, size=size)
     pixels = b"".join(data._draw(i)[0].numpy().tobytes() for i in range(16))
     assert hashlib.sha256(pixels).hexdigest()[:16] == FINGERPRINTS[level, size]
+
+
+PRINTS_OF_ALL = {("easy", "train"): "e0b37ee714d57ef9", ("easy", "val"): "cb732ba830a3cfa4", ("easy", "test"): "37c5f845716964c7",
+                 ("hard", "train"): "23c5715bfad574b5", ("hard", "val"): "c5e5f0a31c4322eb", ("hard", "test"): "8034d318e35e46cc"}
+
+
+@pytest.mark.parametrize("level, split", PRINTS_OF_ALL)
+def test_pixels_labels_and_boxes_of_all_splits(level, split):
+    data, found = ShapesDataset(split, level=level, n=100), hashlib.sha256()
+    for i in range(100):
+        image, target, boxes = data._draw(i)
+        for part in (image, target["labels"], target["boxes"], boxes): found.update(part.numpy().tobytes())
+    assert found.hexdigest()[:16] == PRINTS_OF_ALL[level, split]
 
 
 def test_pictures_do_not_depend_on_the_number_or_the_order():
@@ -94,7 +109,7 @@ def test_boxes_overlap_by_a_third_at_most(level):
 
 def test_drawn_boxes_are_tight_and_objects_stay_visible(monkeypatch):
     "Recorded while drawing: the tight box is that of the covered pixels, and no object loses more than a third of them."
-    import nanodetr.data as module
+    import nanodetr.datasets.shapes as module
     for level in LEVELS:
         drawn, claimed = [], []
         cover, claim = module.shape_coverage, module.claim_pixels
@@ -409,7 +424,7 @@ def test_missing_things_are_named(voc, tmp_path):
     (voc / "ImageSets/Main/test.txt").write_text("\n\n")
     with pytest.raises(DataError, match="empty"): VOCDataset(voc, "test")
     (voc / "ImageSets/Main/test.txt").write_text("ghost\n")
-    with pytest.raises(DataError, match=r"ghost\.xml: no such file"): VOCDataset(voc, "test")
+    with pytest.raises(DataError, match=r"ghost\.xml: cannot be read \(no such file\)"): VOCDataset(voc, "test")
     (voc / "JPEGImages/a.jpg").unlink()
     with pytest.raises(DataError, match=r"a\.jpg: no such picture"): VOCDataset(voc)
 
@@ -480,16 +495,26 @@ def change(**steps):
 
 BAD_COCO = {
     "no images": (change(images=[]), "no images"),
-    "no list": (change(categories=None), "no list of categories"),
-    "label out of range": (change(annotations__category_id=91), "category_id 91 is not listed"),
-    "unknown image": (change(annotations__image_id=99), "image_id 99 is not listed"),
-    "unhashable": (change(annotations__category_id=[1]), "is not listed"),
+    "no list": (change(categories=None), "no list 'categories'"),
+    "label out of range": (change(annotations__category_id=91), "has category_id 91, which"),
+    "unknown image": (change(annotations__image_id=99), "has image_id 99, which"),
+    "unhashable": (change(annotations__category_id=[1]), "does not list"),
     "negative": (change(annotations__bbox=[-9, 5, 20, 20]), "negative coordinate"),
-    "nan": (change(annotations__bbox=[float("nan"), 5, 20, 20]), "not a number"),
-    "three numbers": (change(annotations__bbox=[1, 5, 20]), "not four numbers"),
-    "no bbox": (change(annotations__bbox=None), "not four numbers"),
+    "nan": (change(annotations__bbox=[float("nan"), 5, 20, 20]), "not four finite numbers"),
+    "three numbers": (change(annotations__bbox=[1, 5, 20]), "not four finite numbers"),
+    "no bbox": (change(annotations__bbox=None), "not four finite numbers"),
     "missing picture": (change(images__file_name="ghost.jpg"), "ghost.jpg"),
     "no file name": (change(images__file_name=None), "file_name"),
+    "words": (change(annotations__bbox=["10", 5, 20, 20]), "not four finite numbers"),
+    "no image id": (change(images__id=None), "entry 0 of 'images' has no integer 'id'"),
+    "an id in words": (change(categories__id="90"), "entry 0 of 'categories' has no integer 'id'"),
+    "true is no id": (change(annotations__category_id=True), "category_id True"),
+    "an id twice": (change(images__id=3), "'images' has id 3 twice"),
+    "a category twice": (change(categories__id=2), "'categories' has id 2 twice"),
+    "namesakes": (change(categories__name="spoon"), "two categories have the same name 'spoon'"),
+    "a row that is none": (change(annotations=[7]), "entry 0 of 'annotations' is 7, not an object"),
+    "a crowd of maybe": (change(annotations__iscrowd="maybe"), "has iscrowd 'maybe'"),
+    "no categories": (change(categories=[], annotations=[]), "lists no categories"),
 }
 
 
@@ -501,6 +526,106 @@ def test_bad_coco_is_named(coco, case):
     with pytest.raises(DataError) as error: CocoDataset(coco / "train2017", path)
     assert words in str(error.value) and "\n" not in str(error.value) and "; " in str(error.value)
     assert not check_dataset(coco).ok
+
+
+def test_the_entry_is_named_by_position_and_id(coco):
+    path = coco / "annotations/instances_train2017.json"
+    data = coco_data()
+    data["annotations"][1]["image_id"] = 4
+    path.write_text(json.dumps(data))
+    with pytest.raises(DataError, match=r"annotation 1 \(id 2\) has image_id 4, which .*instances_train2017.json does not list"):
+        CocoDataset(coco / "train2017", path)
+
+
+def test_every_fault_of_a_coco_file_is_listed(coco):
+    data = coco_data()
+    data["annotations"][0] |= {"image_id": 9, "category_id": 9, "bbox": [1]}
+    data["annotations"][1] |= {"bbox": [50, 30, 20, 20]}
+    data["images"].append({"id": [1], "file_name": "a.jpg"})
+    (coco / "annotations/instances_train2017.json").write_text(json.dumps(data))
+    text = str(check_dataset(coco))
+    for words in ("image_id 9", "category_id 9", "bbox [1]", "annotation 1 (id 2): reaches outside", "entry 2 of 'images' has no integer", "5 problem(s)"):
+        assert words in text, (words, text)
+
+
+RESULT = {"image_id": 7, "category_id": 2, "bbox": [1, 2, 3, 4], "score": 1}
+BROKEN_RESULTS = {
+    "[1, 2": "broken JSON at line 1", "{}": "is not a list", "[3]": "detection 0 has no 'image_id'", "[" * 100_000: "not a JSON text file",
+    **{json.dumps([{k: v for k, v in RESULT.items() if k != key}]): f"detection 0 has no {key!r}" for key in RESULT},
+    **{json.dumps([RESULT, RESULT | change]): words for change, words in [
+        ({"image_id": 9}, "detection 1 has image_id 9, which"), ({"image_id": "7"}, "image_id '7'"), ({"category_id": []}, "category_id []"),
+        ({"category_id": 8}, "category_id 8"), ({"bbox": [1, 2, 3]}, "not four finite numbers"), ({"bbox": [1, 2, -3, 4]}, "negative size"),
+        ({"bbox": [1, 2, float("nan"), 4]}, "not four finite numbers"), ({"bbox": [1, 2, True, 4]}, "not four finite numbers"),
+        ({"score": float("nan")}, "score nan"), ({"score": "high"}, "score 'high'"), ({"score": None}, "score None")]}}
+
+
+@pytest.mark.parametrize("number", range(len(BROKEN_RESULTS)))
+def test_broken_detections_are_named(coco, number):
+    text, words = list(BROKEN_RESULTS.items())[number]
+    (coco / "results.json").write_text(text)
+    with pytest.raises(DataError) as error: read_coco_results(coco / "annotations/instances_train2017.json", coco / "results.json")
+    assert words in str(error.value) and "results.json: " in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("change_it, words", [
+    (change(images=None), "no list 'images'"), (change(annotations__area=None), "area None"), (change(annotations__area="big"), "area 'big'"),
+    (change(annotations__bbox=[5, 5, -1, 7]), "negative size"), (change(annotations__iscrowd=2), "iscrowd 2"),
+    (change(categories__name="spoon"), "same name"), (change(annotations=[{}]), "annotation 0 has no 'image_id'")])
+def test_a_judge_is_as_strict_with_the_truth(coco, change_it, words):
+    truth, results = coco / "annotations/instances_train2017.json", coco / "results.json"
+    results.write_text("[]")
+    truth.write_text(json.dumps(change_it(coco_data())))
+    with pytest.raises(DataError, match=words) as error: read_coco_results(truth, results)
+    assert str(truth) in str(error.value)
+
+
+def test_files_that_are_no_json(coco):
+    truth = coco / "annotations/instances_train2017.json"
+    with pytest.raises(DataError, match="cannot be read"): read_coco_results(truth, coco / "absent.json")
+    for content in (b"\xff\xfe\x00\x80", b"\x89PNG", b""):
+        (coco / "results.json").write_bytes(content)
+        with pytest.raises(DataError, match="results.json: not a JSON text file"): read_coco_results(truth, coco / "results.json")
+
+
+def test_detections_image_by_image(coco):
+    "Images in the order of their ids, boxes as corners, an image without detections keeps its place; a byte-order mark does no harm."
+    rows = [RESULT, RESULT | {"category_id": 90, "score": 0.25, "bbox": [0, 0, 0, 2]}]
+    (coco / "results.json").write_text(json.dumps(rows), encoding="utf-8-sig")
+    detections, targets, classes = read_coco_results(coco / "annotations/instances_train2017.json", coco / "results.json")
+    assert classes == ["spoon", "cup"] and [len(d["labels"]) for d in detections] == [0, 2]
+    assert detections[1]["boxes"].tolist() == [[1, 2, 4, 6], [0, 0, 0, 2]] and detections[1]["labels"].tolist() == [0, 1]
+    assert detections[1]["scores"].tolist() == [1, 0.25] and detections[1]["area"].tolist() == [12, 0]
+    assert targets[1]["area"].tolist() == [111, 2400] and targets[1]["iscrowd"].tolist() == [0, 1] and targets[0]["boxes"].shape == (0, 4)
+
+
+def test_detections_of_the_fixture():
+    "Two thousand lines of a real detector: each row lands with its image, in the order of the file."
+    folder = real("eval-fixtures") / "coco100"
+    files = folder / "instances_val2014_100.json", folder / "instances_val2014_fakebbox100_results.json"
+    detections, targets, classes = read_coco_results(*files)
+    truth, found = (json.loads(file.read_text()) for file in files)
+    ids, numbers = sorted(row["id"] for row in truth["images"]), sorted(row["id"] for row in truth["categories"])
+    assert len(classes) == 80 and sum(int(t["iscrowd"].sum()) for t in targets) == 9 and sum(len(t["labels"]) for t in targets) == 839
+    for i, number in enumerate(ids):
+        rows = [row for row in found if row["image_id"] == number]
+        assert detections[i]["scores"].tolist() == [row["score"] for row in rows]
+        assert [numbers[label] for label in detections[i]["labels"]] == [row["category_id"] for row in rows]
+
+
+def test_writing_and_reading_a_folder(tmp_path):
+    "Shapes as VOC, VOC as COCO: the same boxes and names each time, and nothing to complain about."
+    write_voc(tmp_path, ShapesDataset(size=64, n=9), {"train": range(6), "val": range(6, 9)}, (48, 96))
+    for split in ("train", "val"):
+        voc = VOCDataset(tmp_path, split)
+        path = tmp_path / "annotations" / f"instances_{split}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(coco_annotations(voc)))
+        coco = CocoDataset(tmp_path / "JPEGImages", path)
+        assert coco.classes == voc.classes and len(coco) == len(voc)
+        for i in range(len(voc)):
+            a, b = voc.get_target(i), coco.get_target(i)
+            assert all(torch.equal(a[key], b[key]) for key in ("labels", "boxes", "area", "iscrowd", "orig_size"))
+    assert check_dataset(tmp_path).ok
 
 
 def test_broken_json(coco):
@@ -586,6 +711,24 @@ def test_nothing_heavy_is_imported():
     code = ("import sys, nanodetr.data; "
             "print([m for m in ('matplotlib', 'ipywidgets', 'fastcore', 'nbdev', 'pycocotools') if m in sys.modules])")
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_data_sets_stand_below_the_course():
+    "The modules of nanodetr.datasets bring neither a lesson but the boxes nor anything heavy."
+    code = ("import sys; from nanodetr.datasets import augment, check, coco, folders, photos, shapes, voc; "
+            "print(sorted(m for m in sys.modules if m.startswith('nanodetr.') and not m.startswith('nanodetr.datasets')), "
+            "[m for m in ('matplotlib', 'ipywidgets', 'fastcore', 'pycocotools') if m in sys.modules])")
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    assert said == "['nanodetr.boxes', 'nanodetr.errors'] []"
+
+
+def test_the_names_of_the_course_stay():
+    "What README, the command line and earlier notebooks import from nanodetr.data."
+    import nanodetr.data
+    for name in ("ShapesDataset", "VOCDataset", "CocoDataset", "open_dataset", "check_dataset", "CheckReport", "light_augment", "paper_augment",
+                 "Augment", "RandomResize", "RandomSizeCrop", "resized_shape", "VOC_CLASSES", "LEVELS", "SPLITS", "Stream", "Photo", "PhotoDataset",
+                 "read_image", "image_size", "box_fault", "drop_objects", "collate", "Dihedral", "DataError"):
+        assert name in nanodetr.data.__all__ and hasattr(nanodetr.data, name)
 
 
 # ---------------------------------------------------------------- real folders

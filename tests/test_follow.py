@@ -18,7 +18,7 @@ from nanodetr.cli import main
 
 CLONE = Path(__file__).resolve().parents[1]
 COURSES = follow.courses(CLONE)
-QUICK = ("01_boxes", "04_positional_encoding", "05_attention", "09_matching", "10_loss")
+QUICK = ("00b_video", "01_boxes", "05_attention", "06_encoder", "07_decoder", "10_loss")  # the ladders, and what runs in seconds
 WHOLE = [name for name in COURSES if name < "13" and (name in QUICK or "NANODETR_SLOW" in os.environ)]
 
 
@@ -129,24 +129,92 @@ def noted(text: str) -> str:
     return ast.unparse(ast.fix_missing_locations(tree))
 
 
-def test_filled_again_it_runs_and_calls_everything(tmp_path):
-    "The copies with the real bodies back, run in work/: all checks pass, and every function that there was to write is called."
+# runs before the notebook: what a rung looks like when its result is a little off, and whether the cells after it notice
+SPOILING = '''
+import copy as _copy, functools as _functools, types as _types
+CALLED, UNNOTICED = set(), []
+
+
+def spoiled(x):
+    "The same value, a little off."
+    import torch
+    if isinstance(x, bool): return not x
+    if isinstance(x, (int, float)): return x + 1
+    if isinstance(x, str): return x + "?"
+    if isinstance(x, torch.Tensor): return ~x if x.dtype == torch.bool else x + 1 if not x.is_floating_point() else x * 1.25 + 0.25
+    if isinstance(x, dict): return {key: spoiled(value) for key, value in x.items()}
+    if isinstance(x, tuple) and hasattr(x, "_fields"): return type(x)(*map(spoiled, x))
+    if isinstance(x, (tuple, list)): return type(x)(map(spoiled, x))
+    raise ArithmeticError("nothing that can be a little off")
+
+
+def _off(function):
+    @_functools.wraps(function)
+    def wrong(*args, **kwargs): return spoiled(function(*args, **kwargs))
+    return wrong
+
+
+def spoil(thing, methods):
+    "A function that is a little off; a class in which one written method is, forward before others."
+    if not isinstance(thing, type): return _off(thing)
+    name = next((m for m in ("forward", "__call__") if m in methods), next((m for m in methods if m != "__init__"), None))
+    if name is None:
+        def wrong(self, *args, **kwargs): raise ArithmeticError("not built")
+        setattr(thing, "__init__", wrong)
+    else: setattr(thing, name, _off(getattr(thing, name)))
+    return thing
+
+
+def try_wrong(key, definition, name, methods, rest):
+    "Define it wrongly in a copy of the names, and go on until something fails."
+    import torch
+    names, state = dict(globals()), torch.get_rng_state()
+    try:
+        exec(definition, names)
+        names[name] = spoil(names[name], methods)
+        for text in rest: exec(text, names)
+        UNNOTICED.append(key)
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt): raise
+    finally: torch.set_rng_state(state)
+'''
+
+
+def with_wrong_tries(original: dict) -> list:
+    "The cells of a notebook, and before each rung the same rung done wrongly, with the cells after it up to the first that fails."
+    pieces, cells = follow.pieces(original), follow.compose(original, {})
+    code = []
+    for k, text in enumerate(cells):
+        if text is None: continue
+        for key, piece in pieces.items():
+            if piece.cell != k or piece.line or ", rung " not in key: continue
+            methods = [name.split(".")[1] for name, _, owner in follow.functions(piece.text) if owner is not None]
+            body = text[text.index(piece.text) + len(piece.text):] if piece.text in text else text
+            others = "\n\n".join(other for name, other in follow.parts(follow.source(original["cells"][k])).items() if name != piece.name)
+            after = re.sub(r"(?ms)^(?:@.*?\n)*(?:def|class) .*?(?=^\S|\Z)", "", body)
+            rest = [after, *(text for text in cells[k + 1:k + 9] if text)]
+            code.append(f"try_wrong({key!r}, {others + chr(10) + piece.text!r}, {piece.name!r}, {methods!r}, {rest!r})")
+        code.append(noted(text) if follow.is_exported(original["cells"][k]) else text)
+    return code
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_filled_again_it_runs_and_every_rung_counts(name, tmp_path):
+    """The copies with the real bodies back, run in work/: all checks pass, and every function that there was to write is called.
+
+    A function on a rung that is a little off is noticed by the cells after it. (Plain lines are compared by value: test_every_rung_...)
+    """
     (tmp_path / "work").mkdir()
     for part in ("nbs", "nanodetr"): (tmp_path / part).symlink_to(CLONE / part)
 
-    def run(name):
-        original = course(name)
-        wanted, exported = follow.definitions(original), {cell["id"] for cell in original["cells"] if follow.is_exported(cell)}
-        everything, cells = sorted(part for key, text in wanted.items() if ", rung " not in key for part in all_functions(text)), ["CALLED = set()"]
-        for cell in filled(original, follow.blank_notebook(original, name), wanted)["cells"]:
-            if cell["cell_type"] != "code": continue
-            text = follow.source(cell)
-            cells.append(noted(text) if cell.get("id") in exported else text)
-        cells.append(f"not_called = [name for name in {everything} if name not in CALLED]\nassert not not_called, not_called")
-        return follow.play(cells, tmp_path / "work", 600)
-
-    failures = {name: failure for name in WHOLE if (failure := run(name))}
-    assert not failures, failures
+    original = course(name)
+    full = {**original, "cells": [{**cell, "metadata": {}} for cell in filled(original, follow.blank_notebook(original, name), follow.definitions(original))["cells"][1:]]}
+    back = {cell["id"]: follow.source(cell) for cell in full["cells"]}
+    again = {**original, "cells": [{**cell, "source": ("#| export\n" if follow.is_exported(cell) else "") + back[cell["id"]]} if cell["id"] in back and cell["cell_type"] == "code"
+                                   else cell for cell in original["cells"]]}
+    everything = sorted(part for key, text in follow.definitions(original).items() if ", rung " not in key for part in all_functions(text))
+    end = f"not_called = [name for name in {everything} if name not in CALLED]\nassert not not_called, not_called\nassert not UNNOTICED, UNNOTICED"
+    assert follow.play([SPOILING, *with_wrong_tries(again), end], tmp_path / "work", 600) is None
 
 
 @pytest.mark.parametrize("name", COURSES)

@@ -89,7 +89,7 @@ def test_the_very_same_pixels_when_pil_resizes(official, monkeypatch):
         picture = Image.fromarray((item * 255).round().byte().permute(1, 2, 0).numpy())
         return tv_tensors.Image(F.to_dtype(F.pil_to_tensor(F.resize(picture, shape)), torch.float32, scale=True))
 
-    monkeypatch.setattr("nanodetr.data.F", SimpleNamespace(resize=resize, crop=F.crop))
+    monkeypatch.setattr("nanodetr.datasets.augment.F", SimpleNamespace(resize=resize, crop=F.crop))
     for seed in range(40):
         (theirs, _), (mine, _) = both(*scene(seed), train=True, seed=seed)
         assert theirs.shape == mine.shape and (theirs - mine).abs().max() < 1e-5
@@ -127,7 +127,7 @@ def test_crop_regions_are_drawn_alike(official, monkeypatch, height, width):
     image, found = torch.zeros(1, height, width), {"theirs": [], "mine": []}
     monkeypatch.setattr(official.T, "crop", lambda image, target, region: found["theirs"].append(region))
     monkeypatch.setattr(official.T, "random", random.Random(1))
-    monkeypatch.setattr("nanodetr.data.F", SimpleNamespace(crop=lambda item, *region: found["mine"].append(region)))
+    monkeypatch.setattr("nanodetr.datasets.augment.F", SimpleNamespace(crop=lambda item, *region: found["mine"].append(region)))
     picture = Image.new("L", (width, height))
     torch.manual_seed(1)
     theirs, mine = official.T.RandomSizeCrop(384, 600), RandomSizeCrop(384, 600)

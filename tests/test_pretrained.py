@@ -15,13 +15,15 @@ import torch
 import torchvision
 from safetensors.torch import load_file
 
-from nanodetr import pretrained
+from nanodetr.checkpoints.adapt import convert
+from nanodetr.checkpoints.config import DETRConfig
+from nanodetr.checkpoints.layouts import (COCO_CLASSES, from_hf, from_official, hf_classes, join_heads,
+                                          read_checkpoint, to_hf, to_official)
 from nanodetr.data import collate
+from nanodetr.errors import CheckpointError, ConfigError
 from nanodetr.loss import SetCriterion
 from nanodetr.matching import HungarianMatcher
-from nanodetr.model import DETR, CheckpointError, ConfigError, DETROutput, DETRConfig
-from nanodetr.pretrained import (COCO_CLASSES, convert, from_hf, from_official, join_heads, read_checkpoint, to_hf,
-                                 to_official)
+from nanodetr.model import DETR, DETROutput
 from nanodetr.training import TrainConfig, parameter_groups
 
 SIZES = ((64, 96), (80, 64), (40, 90))
@@ -228,20 +230,25 @@ def test_criterion(official, size):
 
 
 def test_one_optimiser_step(official):
-    "AdamW with the paper's settings, dropout 0, from the same weights on the same padded batch: all parameters to 1e-5."
+    """AdamW with the paper's settings, dropout 0, from the same weights on the same padded batch: all parameters to 1e-5.
+
+    In double precision: Adam divides by a gradient's own size, so rounding alone moves a parameter whose gradient is tiny.
+    """
     theirs, _ = official_detr(official, 20, dropout=0.0, backbone="resnet18", enc_layers=2, dec_layers=6, dim_feedforward=512)
-    ours = DETR.from_pretrained(theirs.state_dict(), dropout=0.0)
+    theirs.double()
+    ours = DETR.from_pretrained(theirs.state_dict(), dropout=0.0).double()
     before = copy.deepcopy(ours.state_dict())
     pictures, images, mask = batch()
+    pictures, images = [picture.double() for picture in pictures], images.double()
     generator = torch.Generator().manual_seed(0)
-    targets = [{"labels": torch.randint(20, (n,), generator=generator), "boxes": torch.rand(n, 4, generator=generator) * 0.3 + 0.3} for n in (2, 0, 5)]
-    criterion = official_criterion(official, 20)
+    targets = [{"labels": torch.randint(20, (n,), generator=generator), "boxes": (torch.rand(n, 4, generator=generator) * 0.3 + 0.3).double()} for n in (2, 0, 5)]
+    criterion = official_criterion(official, 20).double()
     theirs.train(), ours.train()
     groups = [{"params": [p for n, p in theirs.named_parameters() if "backbone" not in n and p.requires_grad]},
               {"params": [p for n, p in theirs.named_parameters() if "backbone" in n and p.requires_grad], "lr": 1e-5}]
     losses = criterion(theirs([(picture - ours.mean) / ours.std for picture in pictures]), targets)
     steps = [(theirs, torch.optim.AdamW(groups, lr=1e-4, weight_decay=1e-4), sum(losses[n] * w for n, w in criterion.weight_dict.items()))]
-    mine = SetCriterion(20)
+    mine = SetCriterion(20).double()
     optimiser = torch.optim.AdamW(parameter_groups(ours, TrainConfig.preset("paper")), weight_decay=1e-4)
     steps.append((ours, optimiser, mine.total(mine(ours(images, mask), targets))))
     for model, optimizer, loss in steps:
@@ -504,11 +511,11 @@ def test_hub_without_client_or_network(monkeypatch):
 
 
 def test_module_needs_no_peers():
-    "pretrained imports torch, safetensors and this library; transformers, timm and the hub's client stay out."
+    "nanodetr.checkpoints imports torch, safetensors and this library; transformers, timm and the hub's client stay out."
     code = """
 import sys
 for name in ("transformers", "timm", "huggingface_hub", "matplotlib", "IPython"): sys.modules[name] = None
-import nanodetr.pretrained
+import nanodetr.checkpoints.layouts
 """
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -516,4 +523,4 @@ import nanodetr.pretrained
 def test_coco_names():
     from torchvision.models._meta import _COCO_CATEGORIES
     assert COCO_CLASSES[1:] == _COCO_CATEGORIES[1:] and COCO_CLASSES.count("N/A") == 11 and len(COCO_CLASSES) == 91
-    assert pretrained.hf_classes({"id2label": {str(i): n for i, n in enumerate(COCO_CLASSES)}}) == COCO_CLASSES
+    assert hf_classes({"id2label": {str(i): n for i, n in enumerate(COCO_CLASSES)}}) == COCO_CLASSES

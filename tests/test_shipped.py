@@ -9,7 +9,9 @@ import torch
 import nanodetr
 from nanodetr.data import open_dataset
 from nanodetr.evaluation import evaluate
-from nanodetr.model import DETR, CheckpointError, shipped_models
+from nanodetr.errors import CheckpointError
+from nanodetr.checkpoints.files import shipped_models
+from nanodetr.model import DETR
 
 WEIGHTS = Path(nanodetr.__file__).parent / "weights"
 MANIFEST = json.loads((WEIGHTS / "manifest.json").read_text())

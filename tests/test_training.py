@@ -1,4 +1,4 @@
-"What notebook 11 cannot show in a cell: half precision, loader processes, imports."
+"What notebook 11 and nbs/runs cannot show in a cell: half precision, loader processes, imports, older runs."
 import os
 import signal
 import subprocess
@@ -10,9 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import Subset
 
-from nanodetr.data import ShapesDataset
+from nanodetr.data import ShapesDataset, collate
 from nanodetr.model import DETR, DETRConfig
-from nanodetr.training import TrainConfig, TrainingError, epoch_batches, fit, image_sizes, padded_share
+from nanodetr.runs.grouping import grouped_batches, image_sizes, padded_share
+from nanodetr.runs.run import fit
+from nanodetr.training import TrainConfig, Trainer, TrainingError, epoch_batches, train_epoch
 
 
 def new_model():
@@ -40,6 +42,30 @@ def test_images_without_objects_train():
     data = [(torch.rand(3, 64, 64), {"labels": torch.zeros(0, dtype=torch.long), "boxes": torch.zeros(0, 4), "image_id": i}) for i in range(4)]
     row = fit(new_model(), data, config=TrainConfig(epochs=1, batch_size=2, device="cpu"), progress=False)[-1]
     assert row["loss_giou"] == 0 and 0 < row["loss"] < 100
+
+
+@pytest.mark.parametrize("broken", ["target", "weight"])
+def test_a_loss_that_is_not_finite_stops_before_the_weights(broken):
+    "The message names the step and its images, and the optimiser has not moved."
+    trainer = Trainer(new_model(), TrainConfig(device="cpu"), total_steps=10)
+    part = collate([ShapesDataset("train", n=2)[i] for i in range(2)])
+    trainer.train_step([part])
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    if broken == "target": part[2][0]["boxes"][0, 0] = float("nan")
+    else: trainer.criterion.class_weight.fill_(float("inf"))
+    with pytest.raises(TrainingError, match=r"^step 2, images \[0, 1\]: "): trainer.train_step([part])
+    assert trainer.step == 1 and all(torch.equal(before[name], value) for name, value in trainer.model.state_dict().items())
+
+
+def test_the_plain_loop_is_fit():
+    "`Trainer` and `train_epoch` alone end at the weights of `fit`, bit for bit."
+    data, config = ShapesDataset("train", n=24), TrainConfig(epochs=2, batch_size=4, accumulate=2, device="cpu")
+    by_fit, by_hand = new_model(), new_model()
+    fit(by_fit, data, config=config, progress=False)
+    torch.manual_seed(config.seed)
+    trainer = Trainer(by_hand, config, total_steps=6)
+    for epoch in range(2): assert len(list(train_epoch(trainer, data, epoch_batches(24, config, epoch)))) == 3
+    assert all(torch.equal(a, b) for a, b in zip(by_fit.state_dict().values(), by_hand.state_dict().values()))
 
 
 def test_core_imports_no_pictures():
@@ -85,19 +111,19 @@ def mixed_sizes(count, seed=0):
 def test_grouped_batches_hold_the_images_of_ungrouped_ones(count, batch_size, accumulate, epoch, seed):
     "As many batches of the same lengths over the same images, each image once, and a function of seed and epoch alone."
     sizes = mixed_sizes(count, seed)
-    plain, grouped = (epoch_batches(count, TrainConfig(batch_size=batch_size, accumulate=accumulate, seed=seed, group_by_aspect=group), epoch, sizes)
+    plain, grouped = (grouped_batches(count, TrainConfig(batch_size=batch_size, accumulate=accumulate, seed=seed, group_by_aspect=group), epoch, sizes)
                       for group in (False, True))
     assert sorted(map(len, plain)) == sorted(map(len, grouped))
     assert sorted(sum(plain, [])) == sorted(sum(grouped, [])) and len(set(sum(grouped, []))) == len(sum(grouped, []))
     again = TrainConfig(batch_size=batch_size, accumulate=accumulate, seed=seed, group_by_aspect=True)
     torch.manual_seed(epoch + 1)  # the global generator plays no part
-    assert epoch_batches(count, again, epoch, sizes) == grouped
+    assert grouped_batches(count, again, epoch, sizes) == grouped
 
 
 def test_grouping_saves_padding_and_stays_random():
     sizes = mixed_sizes(1600)
     settings_ = [TrainConfig(batch_size=8, group_by_aspect=group) for group in (False, True)]
-    plain, grouped = ([epoch_batches(1600, config, epoch, sizes) for epoch in range(4)] for config in settings_)
+    plain, grouped = ([grouped_batches(1600, config, epoch, sizes) for epoch in range(4)] for config in settings_)
     for a, b in zip(plain, grouped): assert padded_share(sizes, b) < 0.25 * padded_share(sizes, a)
     assert len({frozenset(batch) for batches in grouped for batch in batches}) == 800  # no two batches alike in four epochs
     aspects = torch.tensor([sizes[batch[0]][0] / sizes[batch[0]][1] for batch in grouped[0]])
@@ -107,7 +133,7 @@ def test_grouping_saves_padding_and_stays_random():
 
 def test_without_grouping_nothing_changed():
     "The order of an epoch is what it was before there were groups."
-    assert epoch_batches(7, TrainConfig(batch_size=2), 3) == epoch_batches(7, TrainConfig(batch_size=2), 3, mixed_sizes(7))
+    assert epoch_batches(7, TrainConfig(batch_size=2), 3) == grouped_batches(7, TrainConfig(batch_size=2), 3, mixed_sizes(7))
     generator = torch.Generator().manual_seed(5 * 100_003 + 3)
     order = torch.randperm(7, generator=generator).tolist()
     assert sum(epoch_batches(7, TrainConfig(batch_size=2, seed=5), 3), []) == order[:6]
@@ -140,7 +166,7 @@ def test_grouped_training_resumes_bit_for_bit(tmp_path):
     data = KnownPictures(sizes)
     fit(straight, data, config=config, progress=False)
     assert all(sorted(data.asked[i:i + 16]) == list(range(16)) for i in (0, 16, 32))
-    assert data.asked == [i for epoch in range(3) for batch in epoch_batches(16, config, epoch, sizes) for i in batch]
+    assert data.asked == [i for epoch in range(3) for batch in grouped_batches(16, config, epoch, sizes) for i in batch]
 
     with pytest.raises(KeyboardInterrupt):
         fit(first, KnownPictures(sizes), config=config, out=tmp_path, progress=False,
@@ -158,7 +184,24 @@ def test_a_checkpoint_from_before_a_setting_resumes(tmp_path):
     fit(new_model(), data, config=TrainConfig(**config), out=tmp_path, progress=False)
     state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     del state["config"]["group_by_aspect"]
+    state["config"]["decay"] = state["config"].pop("cooldown")  # its earlier name
     torch.save(state, tmp_path / "checkpoint.pt")
     fit(new_model(), data, config=TrainConfig(**config), out=tmp_path, resume=True, progress=False)
     with pytest.raises(TrainingError, match="group_by_aspect was False and is now True"):
         fit(new_model(), data, config=TrainConfig(**config, group_by_aspect=True), out=tmp_path, resume=True, progress=False)
+
+
+def test_the_earlier_name_of_cooldown_is_understood(tmp_path):
+    "In Python, on the command line, and in a checkpoint, where another value is refused as before."
+    from nanodetr.cli import settings as read_settings
+
+    assert TrainConfig(decay=0.2) == TrainConfig(cooldown=0.2) and TrainConfig.preset("voc", decay=0.5).cooldown == 0.5
+    assert read_settings(["decay=0.25"], TrainConfig) == {"cooldown": 0.25}
+    data, config = ShapesDataset("train", n=8), dict(epochs=1, batch_size=4, device="cpu")
+    fit(new_model(), data, config=TrainConfig(**config), out=tmp_path, progress=False)
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    del state["config"]["cooldown"]
+    state["config"]["decay"] = 0.1
+    torch.save(state, tmp_path / "checkpoint.pt")
+    with pytest.raises(TrainingError, match="cooldown was 0.1 and is now 0.3"):
+        fit(new_model(), data, config=TrainConfig(**config), out=tmp_path, resume=True, progress=False)

@@ -18,7 +18,7 @@ from scipy.optimize import linear_sum_assignment
 
 from ..boxes import cxcywh_to_xyxy, pairwise_giou
 from ..errors import NanodetrError
-from .pictures import INK, LINE, LIT, MUTED, PALETTE, PAPER, STYLE, Panel, Picture
+from .style import INK, LINE, LIT, MUTED, PALETTE, STYLE, Panel, Picture
 
 # %% ../../nbs/plots/schematics.ipynb #d04a3485
 # what a colour means, in every schematic
@@ -64,6 +64,10 @@ class Drawing:
         "`colour`, or what it becomes when something is lit: orange for that part, `dim` for the rest."
         return colour if not self.lit else LIT if part in self.lit else dim
 
+    def stroke(self, part) -> float:
+        "The width of a line: strong where its part is lit."
+        return 2.4 if part in self.lit else 1.3
+
     def write(self, x, y, text, part=None, size=9, colour=INK, **look):
         "A text centred on a point; the keywords are matplotlib's."
         ink = colour if not self.lit else INK if part in self.lit else "#8791A1"
@@ -74,33 +78,33 @@ class Drawing:
         "The shape of a tensor, in the letters of code."
         return self.write(x, y, text, part, 9, "#3B4A63", **({"family": "monospace"} | look))
 
-    def node(self, name, x, y, w=150, h=40, note="", colour=MUTED, part=None, size=10) -> Node:
-        "A rounded box with a name, and a small formula or shape below it."
-        lit = part in self.lit
-        look = {"facecolor": tint(self.shade(colour, part, "#FFFFFF"), 0.22 if lit else 0.13), "edgecolor": self.shade(colour, part, LINE)}
-        self.ax.add_patch(FancyBboxPatch((x - w / 2, y - h / 2), w, h, boxstyle="round,pad=0,rounding_size=8",
-                                         linewidth=2.4 if lit else 1.3, zorder=4, **look))
-        self.write(x, y - (9.5 if note else 0) - 7 * note.count("\n"), name, part, size, fontweight="bold")
-        if note: self.write(x, y + 9 + 3 * note.count("\n"), note, part, 9)
+    def box(self, x, y, w, h, colour, part, share, zorder) -> Node:
+        "A rounded rectangle in a `share` of its colour, with an edge in full colour."
+        fill, edge = tint(self.shade(colour, part, "#FFFFFF"), share), self.shade(colour, part, LINE)
+        self.ax.add_patch(FancyBboxPatch((x - w / 2, y - h / 2), w, h, boxstyle="round,pad=0,rounding_size=8", zorder=zorder,
+                                         facecolor=fill, edgecolor=edge, linewidth=self.stroke(part)))
         return Node(x, y, w, h)
+
+    def node(self, name, x, y, w=150, h=40, note="", colour=MUTED, part=None) -> Node:
+        "A box with a name, and a small formula or shape below it."
+        self.write(x, y - (9.5 if note else 0) - 7 * note.count("\n"), name, part, 10, fontweight="bold")
+        if note: self.write(x, y + 9 + 3 * note.count("\n"), note, part)
+        return self.box(x, y, w, h, colour, part, 0.22 if part in self.lit else 0.13, 4)
 
     def group(self, name, x, y, w, h, colour=MUTED, part=None) -> Node:
         "A large pale box behind other nodes, with its name in the upper left corner."
-        fill = tint(self.shade(colour, part, "#FFFFFF"), 0.07)
-        self.ax.add_patch(FancyBboxPatch((x - w / 2, y - h / 2), w, h, boxstyle="round,pad=0,rounding_size=10", facecolor=fill,
-                                         edgecolor=self.shade(colour, part, LINE), linewidth=2.4 if part in self.lit else 1, zorder=1))
         self.write(x - w / 2 + 10, y - h / 2 + 14, name, part, 10, fontweight="bold", ha="left")
-        return Node(x, y, w, h)
+        return self.box(x, y, w, h, colour, part, 0.07, 1)
 
     def arrow(self, *points, part=None, head=True, style="-", colour=WIRE):
         "A line through points with a head at its end."
-        c, wide = self.shade(colour, part, "#C9CFD8"), 2.2 if part and part in self.lit else 1.4
+        c = self.shade(colour, part, "#C9CFD8")
         (x0, y0), (x1, y1) = points[-2:]
         length = max(np.hypot(x1 - x0, y1 - y0), 1e-6)
         u = np.array([(x1 - x0) / length, (y1 - y0) / length])
         tip, normal = np.array([x1, y1]), np.array([-u[1], u[0]])
         path = [*points[:-1], tuple(tip - 6 * u)] if head else points
-        self.ax.plot(*zip(*path), color=c, linewidth=wide, linestyle=style, zorder=3, solid_joinstyle="round")
+        self.ax.plot(*zip(*path), color=c, linewidth=self.stroke(part), linestyle=style, zorder=3, solid_joinstyle="round")
         if head: self.ax.add_patch(Polygon([tip, tip - 9 * u + 4.5 * normal, tip - 9 * u - 4.5 * normal], color=c, zorder=5, linewidth=0))
 
     def down(self, a: Node, b: Node, label="", part=None, side="right", shift=0):
@@ -112,7 +116,7 @@ class Drawing:
     def sum(self, x, y, part=None, colour=WIRE) -> Node:
         "A circle with a plus."
         c = self.shade(colour, part, "#C9CFD8")
-        self.ax.add_patch(Circle((x, y), 9, facecolor="white", edgecolor=c, linewidth=2.2 if part and part in self.lit else 1.4, zorder=4))
+        self.ax.add_patch(Circle((x, y), 9, facecolor="white", edgecolor=c, linewidth=self.stroke(part), zorder=4))
         for dx, dy in ((4.5, 0), (0, 4.5)): self.ax.plot((x - dx, x + dx), (y - dy, y + dy), color=c, linewidth=1.4, zorder=5)
         return Node(x, y, 18, 18)
 
@@ -128,7 +132,8 @@ class Drawing:
             for c, colour in enumerate(row):
                 if colour is None: continue
                 fill = colour if not self.lit or part in self.lit else "#E6E9EE"
-                self.ax.add_patch(Rectangle((left + c * cell, top + r * cell), cell, cell, facecolor=fill, edgecolor="white", linewidth=0.8, zorder=4))
+                self.ax.add_patch(Rectangle((left + c * cell, top + r * cell), cell, cell, facecolor=fill, edgecolor="white",
+                                            linewidth=0.8, zorder=4))
         return Node(x, y, cols * cell, rows * cell)
 
     def badge(self, number, x, y, part=None):
@@ -162,12 +167,11 @@ def plot_attention_head():
         there = d.node(name, x, 32, 120, 30, colour=colour)
         projected[name] = d.node(f"{name[0]}_proj", x, 110, 120, 44, "Linear, d → d/H", FEEDFORWARD)
         d.down(there, projected[name], shape)
-    scores = d.node("compare", 175, 208, 232, 44, "scores = q · kᵀ / √(d/H)", ATTENTION)
+    scores, mask, soft, drop = (d.node(name, 175, y, 232, h, note, colour) for name, y, h, note, colour in (
+        ("compare", 208, 44, "scores = q · kᵀ / √(d/H)", ATTENTION), ("leave out padding", 300, 44, "padded keys: the lowest score", ATTENTION),
+        ("softmax over the keys", 392, 44, "each query's weights sum to 1", ATTENTION), ("dropout", 478, 34, "", MUTED)))
     for name, shape in (("query", "(B, Lq, d/H)"), ("key", "(B, Lk, d/H)")):
         d.down(projected[name], scores, shape, shift=projected[name].x - 175)
-    mask = d.node("leave out padding", 175, 300, 232, 44, "padded keys: the lowest score", ATTENTION)
-    soft = d.node("softmax over the keys", 175, 392, 232, 44, "each query's weights sum to 1", ATTENTION)
-    drop = d.node("dropout", 175, 478, 232, 34, colour=MUTED)
     mix = d.node("mix", 265, 564, 430, 44, "answer = weights · v", ATTENTION)
     d.down(scores, mask, "(B, Lq, Lk)")
     d.down(mask, soft, "(B, Lq, Lk)")
@@ -189,8 +193,10 @@ def plot_heads_in_one_product():
     token, mixed = rows(*[pale[0]] * 3, *[pale[1]] * 3), rows(*[tint(ATTENTION, 0.45)] * 6)
     weights = lambda c: [[tint(c, s) for s in row] for row in ([.9, .3, .2, .1], [.2, .8, .3, .2], [.1, .3, .7, .6], [.3, .1, .4, .9])]
     steps = [(44, "(B, L, d)", "x: a row for each token"), (140, "(B, L, d)", "q: the channels of all heads\nside by side"),
-             (240, "(B, H, L, d/H)", "each head has its own slice\nof the channels"), (352, "(B, H, Lq, Lk)", "weights: a table for each head\n(here Lq = Lk = L)"),
-             (460, "(B, H, Lq, d/H)", "answers of each head"), (556, "(B, Lq, d)", "answers of all heads\nside by side"), (652, "(B, Lq, d)", "output")]
+             (240, "(B, H, L, d/H)", "each head has its own slice\nof the channels"),
+             (352, "(B, H, Lq, Lk)", "weights: a table for each head\n(here Lq = Lk = L)"),
+             (460, "(B, H, Lq, d/H)", "answers of each head"),
+             (556, "(B, Lq, d)", "answers of all heads\nside by side"), (652, "(B, Lq, d)", "output")]
     for y, shape, says in steps:
         d.shape(222, y - (10 if "\n" not in says else 17), shape, ha="left", fontweight="bold")
         d.write(222, y + (9 if "\n" not in says else 10), says, ha="left")
@@ -205,8 +211,8 @@ def plot_heads_in_one_product():
     d.grid(116, 556, rows(*[tint(one, 0.45)] * 3, *[tint(two, 0.45)] * 3), 14)
     d.grid(116, 652, mixed, 14)
     d.arrow((116, 75), (116, 109)), d.arrow((116, 587), (116, 621))
-    for y, text in ((92, "q_proj (k_proj and v_proj alike)"), (190, ".unflatten(-1, (H, d/H)).transpose(1, 2)"), (296, "softmax(q @ kᵀ / √(d/H))"),
-                    (406, "@ v"), (507, ".transpose(1, 2).flatten(2)"), (604, "out_proj")):
+    for y, text in ((92, "q_proj (k_proj and v_proj alike)"), (190, ".unflatten(-1, (H, d/H)).transpose(1, 2)"),
+                    (296, "softmax(q @ kᵀ / √(d/H))"), (406, "@ v"), (507, ".transpose(1, 2).flatten(2)"), (604, "out_proj")):
         d.write(222, y, text, colour=ATTENTION, ha="left", family="monospace")
     return d.figure
 
@@ -329,8 +335,8 @@ def _answers(d, x, y, step=92, part=None, answers=_ANSWERS) -> list:
 
 def _detr_numbers(d, x):
     "On the drawing of DETR: the notebook of each part, and what training adds."
-    for number, at, y, part in (("02", x - 44, 18, None), ("03", x - 100, 100, "backbone"), ("04", 14, 176, "positions"), ("06", x - 130, 243, "encoder"),
-                                ("05", x + 110, 276, "encoder"), ("07", x - 130, 464, "decoder"), ("08", x - 145, 688, "heads"),
+    for number, at, y, part in (("02", x - 44, 18, None), ("03", x - 100, 100, "backbone"), ("04", 14, 176, "positions"),
+                                ("06", x - 130, 243, "encoder"), ("05", x + 110, 276, "encoder"), ("07", x - 130, 464, "decoder"), ("08", x - 145, 688, "heads"),
                                 ("01", x + 145, 688, "heads"), ("12", 534, 750, "heads"), ("09", 548, 864, "matching"), ("10", x - 160, 948, "loss")):
         d.badge(number, at, y, part)
     d.arrow((x + 160, 970), (584, 970), (584, 118), (x + 100, 118), style=(0, (4, 3)), part="loss")
@@ -407,7 +413,8 @@ def plot_padding_in_a_batch():
         for a, b in ((120, 156), (264, 296), (404, 440), (512, 559), (585, 655)): d.arrow((x, a), (x, b))
     for y, name, shape in ((66, "two pictures", "(3, 64, 96) and (3, 96, 64)"), (210, "one batch, padded", "images (B, 3, H, W)"),
                            (350, "where is padding?", "mask (B, H, W), True = dark"), (476, "as small as the feature map", "mask (B, h, w)"),
-                           (572, "its cells in a row", "key_padding_mask (B, N)"), (668, "attention weights of a query", "(B, H, Lq, N), 0 on padding")):
+                           (572, "its cells in a row", "key_padding_mask (B, N)"),
+                           (668, "attention weights of a query", "(B, H, Lq, N), 0 on padding")):
         d.write(322, y - 10, name, ha="left", size=10, fontweight="bold")
         d.shape(322, y + 11, shape, ha="left")
     d.write(290, 718, "The targets stay as they are: a box is a fraction of its own picture.", colour=MUTED)
@@ -436,7 +443,8 @@ def plot_matching_idea():
     for x, name in zip((330, 410, 495), CLASS): d.write(x, 60, name, colour=CLASS[name])
     for q, p in enumerate(probs.tolist()):
         d.write(270, 88 + 30 * q, f"q{q}", colour=hues[q], fontweight="bold")
-        for x, value in zip((330, 410, 495), (*p, 1 - sum(p))): d.write(x, 88 + 30 * q, f"{value:.2f}", fontweight="bold" if value >= 0.5 else "normal")
+        for x, value in zip((330, 410, 495), (*p, 1 - sum(p))):
+            d.write(x, 88 + 30 * q, f"{value:.2f}", fontweight="bold" if value >= 0.5 else "normal")
     price = d.node("what a pair costs", 280, 272, 500, 48, "− p(class of the object)  +  5 · L1 of the boxes  −  2 · GIoU", LOSS)
     d.arrow((280, 226), price.top())
     d.arrow(price.bottom(), (280, 326))
@@ -484,7 +492,8 @@ def plot_deep_supervision():
 def plot_training_step():
     "One optimiser step from three micro-batches: the gradient is exactly that of the whole batch (notebook 11)."
     d = Drawing(620, 500)
-    count = d.node("count the whole batch first", 310, 44, 400, 62, "normalisers, from the targets alone: N boxes, and\nN + 0.1 · (B · Q − N) summed class weights", LOSS)
+    count = d.node("count the whole batch first", 310, 44, 400, 62,
+                   "normalisers, from the targets alone: N boxes, and\nN + 0.1 · (B · Q − N) summed class weights", LOSS)
     above, grads = 75, d.node("p.grad", 556, 254, 100, 290, "+= each part;\nin the end\nexactly the\nwhole batch's", ATTENTION)
     for k, y in enumerate((154, 254, 354)):
         part = d.node(f"micro-batch {k + 1}", 76, y, 126, 44, "images, targets", IMAGE)

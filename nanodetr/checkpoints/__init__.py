@@ -1,0 +1,1 @@
+"What describes a model and what it has learned, as files: ours, and other people's."

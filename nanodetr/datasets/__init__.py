@@ -1,0 +1,1 @@
+"Where pictures and their boxes come from: shapes from a seed, folders of photographs, augmentation, a check for faults."

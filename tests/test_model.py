@@ -1,0 +1,59 @@
+"The model in other precisions, what `detect` accepts, and what it says to wrong input."
+import copy
+
+import pytest
+import torch
+
+from nanodetr.checkpoints.config import DETRConfig
+from nanodetr.data import ShapesDataset
+from nanodetr.errors import DataError
+from nanodetr.model import DETR, check_image
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return DETR(DETRConfig.preset("nano")).eval()
+
+
+@pytest.fixture(scope="module")
+def images():
+    return torch.stack([image for image, _ in ShapesDataset("val", n=4)])
+
+
+@torch.no_grad()
+def test_other_precisions_and_memory_layouts(model, images):
+    "Buffers follow the model, images are brought to its type, position codes are computed in float32 and then cast."
+    plain = model(images)
+    double = copy.deepcopy(model).double()(images)
+    last = copy.deepcopy(model).to(memory_format=torch.channels_last)(images.contiguous(memory_format=torch.channels_last))
+    with torch.autocast("cpu", torch.bfloat16): half = model(images)
+    assert double.boxes.dtype == torch.float64 and last.boxes.dtype == half.boxes.dtype == torch.float32
+    for other, tolerance in ((double, 1e-4), (last, 1e-4), (half, 5e-2)):
+        assert (plain.boxes - other.boxes).abs().max() < tolerance
+
+
+def test_detect_takes_pictures_of_any_size(model, images):
+    pictures = [images[0], torch.rand(3, 90, 140), images[2, :, :, :40], torch.rand(50, 70), torch.rand(1, 64, 64)]
+    found = model.detect(pictures, threshold=0.0)
+    assert [len(d["scores"]) for d in found] == [12] * 5
+    assert all((d["scores"].diff() <= 0).all() for d in found)
+    assert model.detect(pictures[1], 0.0)[0]["boxes"].allclose(found[1]["boxes"], atol=1e-2)
+    assert model.detect([]) == [] and all(len(d["scores"]) == 0 for d in model.detect(pictures, threshold=0.9))
+
+
+def test_detect_leaves_the_mode_as_it_was(model, images):
+    trained = copy.deepcopy(model).train()
+    trained.detect(images)
+    assert trained.training and not model.training
+
+
+@pytest.mark.parametrize("wrong, says", [
+    (torch.rand(3, 8, 8) * 255, "divide bytes by 255"), (torch.zeros(3, 8, 8, dtype=torch.uint8), "uint8 values"),
+    (torch.rand(8, 8, 3), "put the channels first"), (torch.full((3, 8, 8), torch.nan), "nan..nan"), ("cat.jpg", "str, but")])
+def test_wrong_images_are_named(model, wrong, says):
+    with pytest.raises(DataError, match="image 1: .*" + says): model.detect([torch.rand(3, 8, 8), wrong])
+
+
+def test_grey_images_become_three_channels():
+    assert check_image(torch.rand(5, 7), "grey").shape == check_image(torch.rand(1, 5, 7), "grey").shape == (3, 5, 7)
