@@ -4,13 +4,9 @@
 
 # %% auto #0
 __all__ = ['RECALL_POINTS', 'KINDS', 'average_precision', 'detection_kinds', 'error_breakdown', 'precision_recall',
-           'evaluate_detections', 'target_to_pixels', 'predict', 'evaluate', 'load_coco_results']
+           'evaluate_detections', 'target_to_pixels', 'predict', 'evaluate']
 
 # %% ../nbs/12_evaluation.ipynb #9239ee63
-import json
-from pathlib import Path
-from typing import NamedTuple
-
 import numpy as np
 import torch
 from torch import nn
@@ -19,6 +15,7 @@ from tqdm import tqdm
 
 from .boxes import cxcywh_to_xyxy
 from .data import collate
+from .datasets.coco import read_coco_results as load_coco_results
 from .metrics.matches import (HIT, IGNORED, MOST_DETECTIONS, PROTOCOLS, EvaluationError, Matches, check_lengths,
                                       match_detections, overlap)
 from .model import postprocess
@@ -220,92 +217,3 @@ def evaluate(model: nn.Module, dataset, protocol="coco", batch_size=16, device=N
     "`evaluate_detections` of what the model finds in all images of the data set; arguments as in `predict`."
     detections, targets = predict(model, dataset, batch_size, device, progress, workers)
     return evaluate_detections(detections, targets, protocol, classes=dataset.classes)
-
-# %% ../nbs/12_evaluation.ipynb #454fe54e
-def _read_json(path):
-    "The content of a JSON file, or an EvaluationError that says where it breaks."
-    try: return json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error: message = f"cannot be read ({error.strerror}): check the name"
-    except json.JSONDecodeError as error:
-        message = f"broken JSON at line {error.lineno}, column {error.colno}: was the file written to its end?"
-    except (UnicodeDecodeError, RecursionError): message = "not a JSON text file: check the name"
-    raise EvaluationError(f"{path}: {message}")
-
-# %% ../nbs/12_evaluation.ipynb #1386161c
-def _whole(value) -> bool:
-    "Is it a JSON integer (true and false are none)?"
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _number(value) -> bool:
-    "Is it a finite JSON number?"
-    return (_whole(value) or isinstance(value, float)) and abs(value) < float("inf")
-
-# %% ../nbs/12_evaluation.ipynb #0a9e88ae
-def _identities(entries: list, path, what: str) -> dict:
-    "{id: position} of images or categories, sorted by id."
-    if not all(isinstance(entry, dict) and _whole(entry.get("id")) for entry in entries):
-        raise EvaluationError(f"{path}: an entry of {what!r} has no integer 'id': is this a COCO annotations file?")
-    identities = sorted(entry["id"] for entry in entries)
-    for one, other in zip(identities, identities[1:]):
-        if one == other: raise EvaluationError(f"{path}: {what!r} has id {one} twice: ids must differ")
-    return {identity: k for k, identity in enumerate(identities)}
-
-# %% ../nbs/12_evaluation.ipynb #944eafa7
-class _Reader(NamedTuple):
-    "Turns entries of a COCO file into rows of numbers."
-    images: dict      # {id: position}
-    categories: dict  # {id: label}
-    known: object     # path of the file that lists them
-
-    def position(self, entry: dict, key: str, table: dict, where: str) -> int:
-        "Our number for the file's id, or an EvaluationError."
-        identity = entry[key]
-        if _whole(identity) and identity in table: return table[identity]
-        raise EvaluationError(f"{where} has {key} {identity!r}, which {self.known} does not list: "
-                              "do the files belong together?")
-
-    def row(self, entry, where: str, value_key: str) -> list:
-        "[image, label, x, y, w, h, value, crowd] of one annotation (value: area) or detection (value: score)."
-        needed = ["image_id", "category_id", "bbox"] + ["score"] * (value_key == "score")
-        missing = [key for key in needed if key not in entry] if isinstance(entry, dict) else needed
-        if missing: raise EvaluationError(f"{where} has no {missing[0]!r}: each entry needs {', '.join(needed)}")
-        image = self.position(entry, "image_id", self.images, where)
-        label = self.position(entry, "category_id", self.categories, where)
-        box = entry["bbox"]
-        if not (isinstance(box, list) and len(box) == 4 and all(map(_number, box)) and min(box[2:]) >= 0):
-            raise EvaluationError(f"{where} has bbox {box!r}: it must be x, y, width, height, finite, no negative size")
-        value = entry.get(value_key, box[2] * box[3])
-        if not _number(value): raise EvaluationError(f"{where} has {value_key} {value!r}: it must be a finite number")
-        return [image, label, *box, value, bool(entry.get("iscrowd", 0))]
-
-    def read(self, entries: list, path, what: str, value_key: str) -> list:
-        "The rows of all entries, split by image: a list of (n,8) tensors."
-        rows = [self.row(entry, f"{path}: {what} {i}", value_key) for i, entry in enumerate(entries)]
-        rows = torch.tensor(rows, dtype=torch.float64).reshape(-1, 8)
-        image = rows[:, 0].long()
-        return rows[image.argsort(stable=True)].split(torch.bincount(image, minlength=len(self.images)).tolist())
-
-# %% ../nbs/12_evaluation.ipynb #69d1f9f1
-def load_coco_results(annotations, detections):
-    """Read a COCO annotations file and a COCO results file.
-
-    Returns (detections, targets, classes) for `evaluate_detections`: images and classes in the order of their ids.
-    Raises EvaluationError, naming file and entry: broken JSON, unknown ids, missing keys, numbers that are not finite.
-    """
-    truth, found = _read_json(annotations), _read_json(detections)
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(truth, dict) or not isinstance(truth.get(key), list):
-            raise EvaluationError(f"{annotations}: has no list {key!r}: is this a COCO annotations file?")
-    if not isinstance(found, list): raise EvaluationError(f"{detections}: is not a list: is this a COCO results file?")
-    reader = _Reader(*(_identities(truth[key], annotations, key) for key in ("images", "categories")), annotations)
-    names = {entry["id"]: str(entry.get("name", entry["id"])) for entry in truth["categories"]}
-    classes = [names[identity] for identity in reader.categories]
-    if len(set(classes)) < len(classes):
-        raise EvaluationError(f"{annotations}: two categories have the same name: rename one")
-    share = lambda r: {"labels": r[:, 1].long(), "boxes": torch.cat([r[:, 2:4], r[:, 2:4] + r[:, 4:6]], dim=1)}
-    targets = [{**share(r), "area": r[:, 6], "iscrowd": r[:, 7].long()}
-               for r in reader.read(truth["annotations"], annotations, "annotation", "area")]
-    detections = [{**share(r), "scores": r[:, 6], "area": r[:, 4] * r[:, 5]}
-                  for r in reader.read(found, detections, "detection", "score")]
-    return detections, targets, classes

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from nanodetr.errors import NanodetrError
+from nanodetr.errors import DataError, NanodetrError
 from nanodetr.evaluation import (EvaluationError, average_precision, detection_kinds, error_breakdown, evaluate,
                                  evaluate_detections, load_coco_results, precision_recall)
 
@@ -247,7 +247,7 @@ def test_broken_results_files(number, tmp_path):
     gt, dt = tmp_path / "gt.json", tmp_path / "dt.json"
     gt.write_text(json.dumps({"images": [{"id": 1}], "annotations": [], "categories": [{"id": 1, "name": "a"}]}))
     dt.write_text(text)
-    with pytest.raises(EvaluationError) as error: load_coco_results(gt, dt)
+    with pytest.raises(DataError) as error: load_coco_results(gt, dt)
     assert message in str(error.value) and str(dt) in str(error.value) and "\n" not in str(error.value)
 
 
@@ -260,10 +260,10 @@ def test_broken_annotation_files(tmp_path):
                             ({"categories": [{}]}, "integer 'id'"), ({"categories": namesakes}, "same name"),
                             ({"annotations": [{}]}, "annotation 0")):
         gt.write_text(json.dumps({**good, **change}))
-        with pytest.raises(EvaluationError, match=message): load_coco_results(gt, dt)
-    with pytest.raises(EvaluationError, match="cannot be read"): load_coco_results(tmp_path / "absent.json", dt)
+        with pytest.raises(DataError, match=message): load_coco_results(gt, dt)
+    with pytest.raises(DataError, match="cannot be read"): load_coco_results(tmp_path / "absent.json", dt)
     gt.write_bytes(b"\xff\xfe\x00\x80")
-    with pytest.raises(EvaluationError, match="not a JSON text file"): load_coco_results(gt, dt)
+    with pytest.raises(DataError, match="not a JSON text file"): load_coco_results(gt, dt)
     gt.write_text(json.dumps(good))
     detections, targets, classes = load_coco_results(gt, dt)
     assert classes == ["a"] and len(detections) == len(targets) == 1
