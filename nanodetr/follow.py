@@ -132,7 +132,9 @@ def new_lines(text: str) -> dict:
     for node in ast.parse(plain_python(text)).body:
         whole = lines[node.lineno - 1:node.end_lineno]
         alone = sum(node.lineno <= other.end_lineno and other.lineno <= node.end_lineno for other in ast.parse(plain_python(text)).body) == 1
-        if isinstance(node, ast.Assign) and len(node.targets) == 1 and alone and any(re.search(r"#\s*new\s*(?:$|:)", line) for line in whole):
+        names = node.targets[0].elts if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Tuple) else getattr(node, "targets", [])
+        plain = isinstance(node, ast.Assign) and len(node.targets) == 1 and all(isinstance(name, ast.Name) for name in names)
+        if plain and alone and any(re.search(r"#\s*new\s*(?:$|:)", line) for line in whole):
             found[ast.unparse(node.targets[0])] = "\n".join(whole)
     return found
 

@@ -1,6 +1,6 @@
 """Typing along: every notebook survives being blanked and filled again, and a planted mistake is found where it was planted.
 
-Five of the notebooks are run whole, each in a kernel; NANODETR_SLOW=1 runs all twelve (several minutes).
+Six of the notebooks are run whole, each in a kernel; NANODETR_SLOW=1 runs all of them (several minutes).
 """
 import ast
 import json
@@ -97,7 +97,7 @@ def test_round_trip(name):
             assert ast.get_docstring(node) == ast.get_docstring(whole) and ast.dump(node.args) == ast.dump(whole.args)
             assert [ast.dump(d) for d in node.decorator_list] == [ast.dump(d) for d in whole.decorator_list]
         lines = follow.new_lines(text) if follow.is_rung(cell) else {}
-        assert new.count("# your turn") == len(follow.functions(text)) + len(lines) and all(len(line) <= 160 for line in new.splitlines())
+        assert new.count("# your turn") == len(follow.functions(text)) + len(lines) and all(len(line) <= 160 for line in new.splitlines() if "# your turn" in line)
         kept = [line.strip() for line in text.splitlines() if re.match(r"\s*#(?!\|)", line) and line not in "".join(
             "\n".join(text.splitlines()[node.body[0].lineno - 1:node.end_lineno]) for node in all_functions(text).values())]
         assert all(line in new for line in kept if line.startswith("# ("))  # the shapes in the signatures
@@ -247,7 +247,8 @@ PLANTED = {  # notebook, definition, right, wrong, what the verdict says; are al
 }
 
 
-def test_a_planted_mistake_is_blamed_on_its_definition_alone(clone):
+@pytest.mark.parametrize("mistake", [name for name in PLANTED if name in ("missing scale", "label off by one", "a corner for a centre") or "NANODETR_SLOW" in os.environ])
+def test_a_planted_mistake_is_blamed_on_its_definition_alone(clone, mistake):
     (clone / "nanodetr").symlink_to(CLONE / "nanodetr")
     (clone / "work").mkdir()
 
@@ -259,11 +260,10 @@ def test_a_planted_mistake_is_blamed_on_its_definition_alone(clone):
         copy = filled(course(name), follow.blank_notebook(course(name), name), {**mine, definition: wanted[definition].replace(right, wrong)})
         return follow.judge(course(name), copy, clone / "work")
 
-    for mistake in PLANTED:  # one at a time: in two threads, ast.parse of Python 3.11 fails now and then
-        verdicts = judged(mistake)
-        _, definition, _, _, says, others = PLANTED[mistake]
-        blamed = [verdict for verdict in verdicts if verdict.state != "right"]
-        assert [(verdict.state, verdict.name) for verdict in blamed] == [("wrong", definition)] and says in blamed[0].says, (mistake, verdicts)
+    verdicts = judged(mistake)
+    _, definition, _, _, says, others = PLANTED[mistake]
+    blamed = [verdict for verdict in verdicts if verdict.state != "right"]
+    assert [(verdict.state, verdict.name) for verdict in blamed] == [("wrong", definition)] and says in blamed[0].says, verdicts
 
 
 def test_all_right(clone, capsys):
