@@ -123,7 +123,7 @@ def data(page, kind) -> dict:
 def test_every_notebook_is_a_page_and_the_course_is_in_order(site):
     text = (site / COURSE[0] / "index.html").read_text(encoding="utf-8")
     nav = text[text.index('data-md-component="sidebar"'):text.index('data-md-type="toc"')]
-    found = [name or COURSE[0] for name, _ in re.findall(r'href="\.\./(\d\d_\w+)/"|href="(\./)"', nav)]
+    found = [name or COURSE[0] for name, _ in re.findall(r'href="\.\./(\d\d[a-z]?_\w+)/"|href="(\./)"', nav)]
     assert list(dict.fromkeys(found)) == COURSE
     for page in PAGES: assert (site / page / "index.html").is_file(), page
     linked = set(re.findall(r'href="\.\./([\w/]+)/"', nav))
