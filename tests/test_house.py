@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LIBRARY = ROOT / "nanodetr"
 # what stands beside the numbered modules, and what each may import besides `errors` and itself
 FOLDERS = {"metrics": set(), "datasets": {"course"}, "checkpoints": {"course"}, "plots": {"course"}, "runs": {"course", "datasets", "checkpoints", "plots"},
-           "explorers": {"course", "datasets", "checkpoints", "plots"}, "checks": {"course", "datasets", "checkpoints", "runs", "plots", "explorers"}}
+           "commands": {"course", "datasets", "checkpoints", "metrics", "plots", "runs"}, "explorers": {"course", "datasets", "checkpoints", "plots"}, "checks": {"course", "datasets", "checkpoints", "runs", "plots", "explorers"}}
 BELOW_COURSE = {"datasets", "checkpoints", "metrics"}
 TOOLS = {"cli", "follow", "benchmark"}
 CORE = {"torch", "torchvision", "numpy", "scipy", "safetensors", "PIL", "tqdm"}  # PIL comes with torchvision

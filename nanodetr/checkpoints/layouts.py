@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from .config import DETRConfig
-from .files import (NO_FILE, fetch_from_hub, is_foreign, load_pickle, read_json_object,
+from .files import (NO_FILE, fetch_from_hub, is_foreign, load_pickle, read_json_object, run_weights,
                                         read_safetensors, shipped_models, weights_file, write_together)
 from ..errors import CheckpointError, ConfigError, NanodetrError
 
@@ -264,7 +264,7 @@ def read_own(source, **known) -> tuple:
     Raises CheckpointError when a file is missing or damaged, ConfigError when `known` says anything.
     """
     if not Path(source).exists(): source = shipped_models().get(str(source), source)
-    file = Path(source) / "model.safetensors" if Path(source).is_dir() else Path(source)
+    file = run_weights(source) if Path(source).is_dir() else Path(source)
     config = file.with_name("config.json")
     for needed in (file, config):
         if not needed.is_file(): raise CheckpointError(f"{needed}: {NO_FILE}, or {', '.join(shipped_models())}")

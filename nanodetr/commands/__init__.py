@@ -1,0 +1,1 @@
+"The commands of `nanodetr` that train a model and use it."
