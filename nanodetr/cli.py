@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import nn
 
-from .errors import NanodetrError
+from .errors import NanodetrError, print_any_text
 from .checkpoints.config import DETRConfig
 from .checkpoints.files import write_atomically
 from .model import DETR, DETROutput
@@ -587,6 +587,7 @@ def parser() -> argparse.ArgumentParser:
 # %% ../nbs/tools/cli.ipynb #924e23af
 def main(arguments: list = None) -> int:
     "The `nanodetr` command: 0 done, 1 `check` or `follow --check` found something, 2 bad input (one line on standard error), 130 interrupted."
+    print_any_text()
     args = parser().parse_args(arguments)
     command = {"train": train, "evaluate": evaluate_command, "detect": detect_command, "check": check_command,
                "convert": convert_command, "follow": follow_command}[args.command]
