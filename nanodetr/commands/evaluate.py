@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from .photos import read_division
 from .train import SHAPES, read_json
 from ..errors import UsageError
 from ..model import DETR, DETROutput
@@ -32,7 +33,7 @@ def evaluate_command(args) -> int:
     if spec is None:
         run = Path(args.model) / "run.json" if Path(args.model).is_dir() else Path(args.model).with_name("run.json")
         spec = read_json(run).get("data", "shapes") if run.exists() else "shapes"
-    data, model = open_split(spec, args.split, model)
+    data, model = open_split(spec, args.split, model, **read_division(args.model, args.split, spec))
     return report(evaluate(model, data, args.protocol, batch_size=50 if spec in SHAPES else 4, progress=not args.json), args)
 
 
@@ -55,12 +56,12 @@ class OnlyClasses(nn.Module):
         return DETROutput(torch.cat([known[..., self.columns], known[..., others].logsumexp(-1, keepdim=True)], -1), out.boxes)
 
 # %% ../../nbs/commands/evaluate.ipynb #fe8ba23c
-def open_split(spec: str, split: str, model: DETR) -> tuple:
+def open_split(spec: str, split: str, model: DETR, **reading) -> tuple:
     "One split of a data set, sized for the model, and the model for its classes. UsageError when it does not know them."
     from nanodetr.data import light_augment, open_dataset
 
     config = model.config
-    data = open_dataset(spec, split, transforms=None if spec in SHAPES else light_augment(config.image_size, config.max_size, train=False))
+    data = open_dataset(spec, split, **reading, transforms=None if spec in SHAPES else light_augment(config.image_size, config.max_size, train=False))
     known, wanted = config.classes or [], list(data.classes)
     if known == wanted or not known and config.num_classes == len(wanted): return data, model
     if set(wanted) <= set(known): return data, OnlyClasses(model, [known.index(name) for name in wanted])

@@ -23,6 +23,7 @@ from torch import nn
 
 from ..errors import CheckpointError, ConfigError, UsageError
 from ..checkpoints.config import DETRConfig
+from .photos import open_both, reading, write_division
 from ..checkpoints.files import MANIFEST, read_json_object, run_weights, write_atomically
 from ..model import DETR
 
@@ -40,16 +41,15 @@ class InTurn:
         return image, target
 
 
-def prepare_data(spec: str, preset: str, config: DETRConfig, turns: bool = False):
-    "Training and validation sets for `--data`, augmented as suits them and resized as the model wants; `turns`: photos too are turned."
+def prepare_data(spec: str, preset: str, config: DETRConfig, turns: bool = False, **reading):
+    "Training and validation sets for `--data`, augmented as suits them and resized as the model wants; `turns`: photos too are turned; `reading`: of `open_both`."
     from nanodetr.data import Dihedral, light_augment, open_dataset, paper_augment
 
     if spec in SHAPES:
         return open_dataset(spec, "train", transforms=Dihedral()), open_dataset(spec, "val")
-    if preset == "paper":
-        return open_dataset(spec, "train", transforms=paper_augment(True)), open_dataset(spec, "val", transforms=paper_augment(False))
-    size = config.image_size, config.max_size
-    train, val = (open_dataset(spec, split, transforms=light_augment(*size, train=split == "train")) for split in ("train", "val"))
+    size, (train, val) = (config.image_size, config.max_size), open_both(spec, **reading)
+    train.transforms, val.transforms = (paper_augment(part) if preset == "paper" else light_augment(*size, train=part) for part in (True, False))
+    if preset == "paper": return train, val
     if turns: train.transforms = InTurn(Dihedral(), train.transforms)
     if config.backbone == "conv":
         train, val = (SmallCopies(data, 3 * config.image_size // 2) for data in (train, val))
@@ -297,7 +297,7 @@ def save_snapshot(model: nn.Module, folder: Path, epoch: int) -> None:
 # flags of a run, and what they hold; run.json keeps them
 FLAGS = {"data": str, "preset": str, "epochs": int, "batch_size": int, "accumulate": int, "lr": float, "seed": int, "amp": bool, "set": list, "overfit": int, "weights": str,
          "backbone_weights": str, "freeze_backbone": bool, "num_queries": int, "cache": int, "turns": bool, "cache_after": str, "snapshots": str, "quiet": bool,
-         "evaluate_every": int, "patience": int, "save_minutes": float}
+         "evaluate_every": int, "patience": int, "save_minutes": float, "val_share": float, "backgrounds": bool, "allow_outside": bool}
 FREE_FLAGS = ("quiet", "snapshots", "save_minutes")  # a resumed run may give these anew
 
 
@@ -360,7 +360,8 @@ def train(args) -> int:
     chosen = settings(args.set, DETRConfig) | tuning_settings(args)
     early = DETRConfig.from_dict(dict(before.model)) if goes_on else \
         model_config(args.preset, args.data, ["?"], 1, **chosen) if source is None else kept_config(source.config, args.data, **chosen)
-    train_data, val_data = prepare_data(args.data, args.preset, early, args.turns)
+    train_data, val_data = prepare_data(args.data, args.preset, early, args.turns, **reading(args, folder))
+    divided = train_data, val_data
     if args.overfit:
         train_data.transforms = val_data.transforms  # the very same pictures every time
         train_data = val_data = FirstImages(train_data, args.overfit)
@@ -380,6 +381,7 @@ def train(args) -> int:
         if not args.resume:
             saved = {name: getattr(args, name, None) for name in FLAGS}
             save_json({**saved, "plan": plan.to_dict()}, folder / "run.json")
+            write_division(folder, *divided)
         return train_in(args, folder, goes_on, model, config, train_data, val_data, scenes, kept)
 
 
