@@ -390,6 +390,7 @@ def test_a_tools_folder_is_trained(tool, flags, tmp_path, capsys):
     assert open_sets(root, val_share=0.5, seed=3).names("val") == names["val"]
     picture(root / "JPEGImages/e.jpg"), put(root / "Annotations/e.xml", xml())  # the folder grows; the run's val stays
     put(root / "ImageSets/Main/default.txt", "a\nb\nc\nd\ne\n")
+    assert main(["train", "--resume", "--out", str(out), "--quiet"]) == 0 and (out / "val.txt").read_text().split() == names["val"]
     capsys.readouterr()
     assert main(["evaluate", str(out), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["AP"] >= -1
