@@ -179,8 +179,8 @@ def move_links(text: str, folder: str = "../nbs") -> str:
     return "".join(part if k % 2 else LINK.sub(moved, part) for k, part in enumerate(CODE.split(text)))
 
 # %% ../nbs/tools/follow.ipynb #8e6dfb4a
-WELCOME = """**Your copy.** Fill in what raises `NotImplementedError` and what is `...`. Run the cells as you go: the cells after a definition are its proofs, and silence is success.
-What comes from earlier notebooks is imported from the library, so a slip there cannot spoil this one. In a terminal, in the folder where you began:
+WELCOME = """**Your copy.** Put your own code in place of each `raise NotImplementedError` and each `...`. Run the cells as you go. The cells after a definition are its proofs: if they raise no error, they hold.
+Code from earlier notebooks comes from the library, so a mistake there cannot spoil this one. In a terminal, in the folder where you began:
 
     nanodetr follow {name} --check           which definitions are right (save the notebook first)
     nanodetr follow {name} --reveal NAME     one solution
@@ -572,7 +572,7 @@ def find_course(clone: Path, name: str) -> str:
     known, asked = courses(clone), Path(name).name.removesuffix(".ipynb")
     fits = [full for full in known if asked in (full, full.split("_")[0], full.split("_", 1)[1])]
     if fits: return fits[0]
-    raise FollowError(f"there is no notebook {name} to follow: did you mean {nearest(asked, [*known])}?")
+    raise FollowError(f"no notebook {name} to follow; did you mean {nearest(asked, [*known])}?")
 
 # %% ../nbs/tools/follow.ipynb #e4cb0c5a
 def copy_path(name: str, folder: Path = None) -> Path:
@@ -616,7 +616,7 @@ def reveal(clone: Path, name: str, notebook: str = None) -> str:
             for part, node, _ in functions(text):
                 first = min([node.lineno, *(d.lineno for d in node.decorator_list)]) - 1
                 known.setdefault(part, "\n".join(text.splitlines()[first:node.end_lineno]))
-    if name not in known: raise FollowError(f"there is no {name} to reveal: did you mean {nearest(name, [*known])}?")
+    if name not in known: raise FollowError(f"nothing called {name} to reveal; did you mean {nearest(name, [*known])}?")
     return inspect.cleandoc("\n" + known[name]) if "." in name else known[name]
 
 

@@ -47,7 +47,7 @@ def check_xyxy_to_xywh(yours) -> bool:
 
 # %% ../../nbs/solutions/01_boxes.ipynb #3e3e17e9
 def _cover(a, b):
-    "|a and b| / |a| by way of torchvision's IoU."
+    "(N,) the shared area over the area of a, computed from torchvision's IoU."
     iou = torchvision.ops.box_iou(a, b).diagonal()
     area_a, area_b = torchvision.ops.box_area(a), torchvision.ops.box_area(b)
     return iou * (area_a + area_b) / (1 + iou) / area_a

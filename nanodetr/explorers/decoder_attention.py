@@ -153,7 +153,7 @@ def rivals_words(said, query, layer) -> str:
     text = f"On the same box: {join_words(some)}, with {share:.0%} of its self-attention in layer {layer}."
     sure = [q for q in (query, *same) if final[q] > 0.5]
     if not sure: return text + " None of them is sure."
-    if sure == [query]: return text + " It wins: nobody else reports the object."
+    if sure == [query]: return text + " It wins: no other query reports the object."
     if sure[0] == query: return text + f" It reports an object, and not alone: {join_words([f'q{q}' for q in sure[1:]])} too."
     best = max(sure, key=lambda q: final[q])
     return text + f" It leaves the object to q{best} ({final[best]:.2f}). Leave out q{best}, and see."
@@ -187,7 +187,7 @@ def explore_decoder_attention(model, images, classes=None) -> Explorer:
     explorer = Explorer(draw, {
         "image": slider("image", 0, len(images) - 1, 0, width="220px"), "query": slider("query", 0, queries - 1, best),
         "layer": slider("layer", 1, layers, min(2, layers), width="180px"),
-        "leave_out": choice("leave out", [("nobody", -1), *((f"q{q}", q) for q in range(queries))], width="150px"),
+        "leave_out": choice("leave out", [("none", -1), *((f"q{q}", q) for q in range(queries))], width="150px"),
         "smooth": switch("smooth", True, "100px")})
     explorer.view = picture
     return explorer

@@ -379,7 +379,7 @@ def _matching_words(cost, best, greedy) -> str:
     rivals = _rivals(cost)
     if set(greedy) == set(best):
         why = "every object has a favourite of its own"
-        if rivals: why = f"{rivals} have the same favourite, but who loses it has another query that is good enough"
+        if rivals: why = f"{rivals} have the same favourite, but the one that does not get it has another query that is good enough"
         return f"Greedy and Hungarian find the same pairs: {why}."
     theirs, ours = [p for p in greedy if p not in best], [p for p in best if p not in greedy]
     if more < 5e-3: return "Greedy finds other pairs with the same total."
