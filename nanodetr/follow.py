@@ -424,7 +424,7 @@ def first_failure(error, cell: dict) -> tuple:
 
 
 def play(cells: list, folder: Path, timeout: int = 120, last: int = None, clone: Path = None) -> "Failure | None":
-    "Run cells in a new kernel, in `folder`, up to cell `last`, with the library of `clone`. Returns the first failure or None."
+    "Run cells in a new kernel, in `folder`, up to cell `last`, with the library of `clone`. Returns the first failure or None. Raises FollowError without nbclient."
     try:
         import nbformat
         from nbclient import NotebookClient

@@ -100,7 +100,7 @@ class TrainConfig:
     cooldown: float = 0.3
     # weight of the no-object class in the cross entropy (paper, section 3.1)
     no_object_weight: float = 0.1
-    # decay of the running average of the weights, in 0..1, which is then the saved model (0: no average)
+    # decay, in 0..1, of the running average of the weights, which is then evaluated and saved (0: no average)
     ema: float = 0.0
     # compute in 16 bits (bf16 or fp16) where it is safe
     amp: bool = False

@@ -305,7 +305,7 @@ class DrawnShapes(Dataset):
     def __len__(self) -> int: return self.n
 
     def _draw(self, i: int) -> tuple:
-        "Picture i as (bytes, target, xyxy pixel boxes), from memory or drawn."
+        "Picture i as (bytes, target, xyxy pixel boxes), from memory or drawn. Raises IndexError outside -n..n-1."
         if not -self.n <= i < self.n: raise IndexError(f"shapes: picture {i} of {self.n}")
         i = int(i) % self.n
         if i in self._drawn: return self._drawn[i]

@@ -429,7 +429,7 @@ def explore_matching(model, images, targets, classes=None) -> Explorer:
     model: a DETR, or a list of (epoch, DETR) as from `load_snapshots`; images: list of (3,H,W); targets: their dicts with
     "labels" (N,) and "boxes" (N,4) cxcywh in 0..1 (images without objects are left out); classes: names.
     Controls: image, stage (of a list), layer, way ("Hungarian", "greedy"), class_, l1, giou, query and object (a number, or
-    "-" for none). `.view` is the MatchingPicture.
+    "-" for none). `.view` is the MatchingPicture. Raises NanodetrError if no image has an object.
     """
     stages = model if isinstance(model, list) else [("", model)]
     scenes = [(image, target) for image, target in zip(images, targets) if len(target["labels"])]

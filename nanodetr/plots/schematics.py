@@ -47,7 +47,7 @@ class Node(namedtuple("Node", "x y w h")):
 
 # %% ../../nbs/plots/schematics.ipynb #ebc9d30f
 class Drawing:
-    "A canvas in pixels, with y downwards. The parts in `lit` are bright and the rest is dim; without `lit`, all parts have their colour."
+    "A canvas in pixels, with y downwards. The parts in `lit` are bright and the rest is dim; without `lit`, all parts have their colour. NanodetrError for an unknown part."
 
     def __init__(self, width: int, height: int, lit=None, parts: tuple = ()):
         self.lit = (lit,) if isinstance(lit, str) else tuple(lit or ())
