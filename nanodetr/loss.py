@@ -74,35 +74,35 @@ class SetCriterion(nn.Module):
         cxcywh 0..1. normalisers: those of the whole batch, when this is only a part of it. Raises DataError, MatchingError.
         """
         check_labels(targets, self.num_classes)
-        logits = torch.stack([layer.logits for layer in (*output.aux, output)])       # (L,B,Q,C+1)
-        boxes = torch.stack([layer.boxes for layer in (*output.aux, output)])         # (L,B,Q,4)
+        logits = torch.stack([layer.logits for layer in (*output.aux, output)])  # (L,B,Q,C+1)
+        boxes = torch.stack([layer.boxes for layer in (*output.aux, output)])  # (L,B,Q,4)
         logits, boxes = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (logits, boxes))
         (L, B, Q), device = logits.shape[:3], logits.device
         matches = flatten_matches(self.matcher(logits, boxes, targets), targets)
-        query, image, target = (index.to(device) for index in matches)                # (L,T), (T,), (L,T)
-        layer = torch.arange(L, device=device)[:, None]                               # (L,1)
-        labels = torch.cat([t["labels"] for t in targets]).to(device)[target]         # (L,T)
-        truth = torch.cat([t["boxes"] for t in targets]).to(boxes)[target]            # (L,T,4)
+        query, image, target = (index.to(device) for index in matches)         # (L,T), (T,), (L,T)
+        layer = torch.arange(L, device=device)[:, None]                        # (L,1)
+        labels = torch.cat([t["labels"] for t in targets]).to(device)[target]  # (L,T)
+        truth = torch.cat([t["boxes"] for t in targets]).to(boxes)[target]     # (L,T,4)
 
-        wanted = torch.full((L, B, Q), self.num_classes, device=device)               # no-object, but for the matched
+        wanted = torch.full((L, B, Q), self.num_classes, device=device)        # no-object, but for the matched
         wanted[layer, image, query] = labels
         weight = self.class_weight.to(logits)
-        entropy = F.cross_entropy(logits.flatten(0, 2), wanted.flatten(), weight, reduction="none")   # (LBQ,)
-        mine = boxes[layer, image, query]                                             # (L,T,4)
-        giou = paired_giou(cxcywh_to_xyxy(mine), cxcywh_to_xyxy(truth))               # (L,T)
+        entropy = F.cross_entropy(logits.flatten(0, 2), wanted.flatten(), weight, reduction="none")  # (LBQ,)
+        mine = boxes[layer, image, query]                                      # (L,T,4)
+        giou = paired_giou(cxcywh_to_xyxy(mine), cxcywh_to_xyxy(truth))        # (L,T)
 
         whole = normalisers or self.normalisers(targets, Q)
-        parts = {"class": entropy.view(L, -1).sum(1) / whole.class_weight,            # (L,) each
+        parts = {"class": entropy.view(L, -1).sum(1) / whole.class_weight,     # (L,) each
                  "l1": (mine - truth).abs().sum((1, 2)) / whole.num_boxes, "giou": (1 - giou).sum(1) / whole.num_boxes}
-        suffix = [f"_{l}" for l in range(L - 1)] + [""]                               # the last layer has none
+        suffix = [f"_{l}" for l in range(L - 1)] + [""]                        # the last layer has none
         losses = {f"loss_{name}{suffix[l]}": part[l] for l in range(L) for name, part in parts.items()}
         return losses | self.errors(logits[-1].detach(), wanted[-1], image, query[-1])
 
     def errors(self, logits: Tensor, wanted: Tensor, image: Tensor, query: Tensor) -> dict:
         "For the log. class_error: percent of matched queries with a wrong class (0 without any); cardinality_error: miscounted objects per image."
-        said = logits.argmax(-1)                                                      # (B,Q)
-        wrong = (said != wanted)[image, query].float()                                # (T,)
-        seen, there = ((classes != self.num_classes).sum(1) for classes in (said, wanted))   # (B,) each
+        said = logits.argmax(-1)                                               # (B,Q)
+        wrong = (said != wanted)[image, query].float()                         # (T,)
+        seen, there = ((classes != self.num_classes).sum(1) for classes in (said, wanted))  # (B,) each
         class_error, cardinality_error = 100 * wrong.sum() / max(len(wrong), 1), (seen - there).abs().float().mean()
         return {"class_error": class_error, "cardinality_error": cardinality_error}
 

@@ -88,21 +88,21 @@ class DETRNetwork(DETRParts):
         if mask is None:
             mask = torch.zeros(images.shape[0], *images.shape[-2:], dtype=torch.bool, device=images.device)
         images = (images.to(self.mean) - self.mean) / self.std
-        if padded: images = images.masked_fill(mask[:, None], 0.0)               # (B,3,H,W), zero in the padding
-        return self.from_features(*self.backbone(images, mask), need_weights)    # new: cut here
+        if padded: images = images.masked_fill(mask[:, None], 0.0)             # (B,3,H,W), zero in the padding
+        return self.from_features(*self.backbone(images, mask), need_weights)  # new: cut here
 
     def from_features(self, features: Tensor, mask: Tensor, need_weights: bool = False) -> DETROutput:
         "Everything after the backbone, from its features (B,C',h,w) and its mask (B,h,w) bool, True = padding."
-        tokens = self.input_proj(features).flatten(2).transpose(1, 2)            # (B,hw,d)
-        pos = self.encode_positions(mask).flatten(1, 2).to(tokens.dtype)         # (B,hw,d)
-        padding = mask.flatten(1) if mask.any() else None                        # (B,hw)
-        memory, encoder_weights = self.encoder(tokens, pos, padding, need_weights)   # (B,hw,d)
-        query_pos = self.query_embed.weight.expand(len(tokens), -1, -1)          # (B,Q,d)
-        start = query_pos if self.config.query_start == "query" else torch.zeros_like(query_pos)   # new
-        hidden, weights = self.decoder(start, memory, query_pos, pos, padding, need_weights)       # (L,B,Q,d)
-        logits = self.class_head(hidden).to(self.mean)                           # new: (L,B,Q,C+1), all layers
-        boxes = self.box_head(hidden).to(self.mean).sigmoid()                    # new: (L,B,Q,4)
-        aux = [DETROutput(*layer) for layer in zip(logits[:-1], boxes[:-1])]     # new
+        tokens = self.input_proj(features).flatten(2).transpose(1, 2)          # (B,hw,d)
+        pos = self.encode_positions(mask).flatten(1, 2).to(tokens.dtype)       # (B,hw,d)
+        padding = mask.flatten(1) if mask.any() else None                      # (B,hw)
+        memory, encoder_weights = self.encoder(tokens, pos, padding, need_weights)  # (B,hw,d)
+        query_pos = self.query_embed.weight.expand(len(tokens), -1, -1)        # (B,Q,d)
+        start = query_pos if self.config.query_start == "query" else torch.zeros_like(query_pos)  # new
+        hidden, weights = self.decoder(start, memory, query_pos, pos, padding, need_weights)  # (L,B,Q,d)
+        logits = self.class_head(hidden).to(self.mean)                         # new: (L,B,Q,C+1), all layers
+        boxes = self.box_head(hidden).to(self.mean).sigmoid()                  # new: (L,B,Q,4)
+        aux = [DETROutput(*layer) for layer in zip(logits[:-1], boxes[:-1])]   # new
         attention = {"encoder": encoder_weights, **weights, "shape": tuple(mask.shape[-2:])} if need_weights else None
         return DETROutput(logits[-1], boxes[-1], aux, attention)
 
