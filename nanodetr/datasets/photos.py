@@ -58,8 +58,11 @@ def open_picture(path: str | Path) -> Image.Image:
     "A picture file as PIL opens it: its header is read, its pixels are not. Any size. Raises what PIL raises."
     with _OPENING:
         kept, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try: return Image.open(path)
+        try: picture = Image.open(path)
         finally: Image.MAX_IMAGE_PIXELS = kept
+    if picture.format != "EPS": return picture
+    picture.close()
+    raise ValueError("it is PostScript, which is a program to be run")
 
 def pixel_limit(max_pixels: int = None) -> int:
     "max_pixels, or the environment's NANODETR_MAX_PIXELS, or MAX_PIXELS; 0 is none. DataError for what is no number."
