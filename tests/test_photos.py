@@ -379,6 +379,11 @@ def test_pictures_that_are_none(tmp_path):
     assert "cannot be read as a picture" in refused(read_image, tmp_path / "a\0.jpg")
 
 
+def test_postscript_is_not_run(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "x.jpg", "EPS")
+    for read in (read_image, image_size): assert "it is PostScript" in refused(read, tmp_path / "x.jpg")
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_pixels_that_are_no_numbers(tmp_path, bad):
     pixels = RAMP.astype(np.float32)
@@ -551,6 +556,17 @@ def test_names_of_every_script_and_kind():
     assert [text.get_text() for text in scenes.legends[0].texts][:2] == [names[0] if can_draw(names[0]) else "#0", "чашка"]
 
 
+def test_names_on_axes_and_in_explorers():
+    from nanodetr.explorers.core import _letters
+    from nanodetr.plots import plot_heat
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        figure = plot_heat(np.eye(2), ["$x_{$", "чашка"], ["$\\alpha$", "翻头剪" if can_draw("翻头剪") else "cup"])
+        assert figure._repr_png_().startswith(b"\x89PNG") and not [one for one in said if "Glyph" in str(one.message)]
+    plain, escaped, other = (_letters(text, 12.0, "normal")[2] for text in ("\\ue123 0.5", "\ue123 0.5", "чашка 0.5"))
+    assert plain == escaped and other > 0, "letters that no font has are written as their numbers"
+
+
 def test_a_machine_without_fonts_shows_numbers(monkeypatch):
     from nanodetr.plots import style
     monkeypatch.setattr(style, "font_paths", lambda: [style.font_manager.findfont("DejaVu Sans")])
@@ -573,3 +589,18 @@ def test_a_terminal_that_lacks_the_letters(monkeypatch, encoding):
     out, err = (stream.flush() or stream.buffer.getvalue().decode(encoding) for stream in streams)
     name = "剪刀" if encoding == "utf-8" else "\\u526a\\u5200"
     assert out.split() == [name, "\\ud800"] and f"{name}.xml: broken; mend it" in err
+
+
+# ---------------------------------------------------------------- labels and flags in memory
+
+@pytest.mark.parametrize("where, change, words", [
+    ("detections", {"labels": torch.tensor([1.5])}, "detections 0 has a label that is not a whole number"), ("targets", {"labels": [0.5]}, "targets 0 has a label that is not a whole number"),
+    ("targets", {"labels": torch.tensor([float("nan")])}, "not a whole number"), ("targets", {"iscrowd": ["no"]}, "iscrowd that are not numbers"), ("targets", {"iscrowd": [0.5]}, "neither 0 nor 1"),
+    ("targets", {"iscrowd": [2]}, "neither 0 nor 1"), ("targets", {"difficult": [float("nan")]}, "neither 0 nor 1"), ("detections", {"labels": ["cup"]}, "labels that are not numbers"),
+    ("detections", {"scores": [10**400]}, "scores that are not numbers")])
+def test_an_evaluation_refuses_what_is_no_label_and_no_flag(where, change, words):
+    from nanodetr.evaluation import evaluate_detections
+    sides = {"detections": {"labels": [1], "boxes": [[1, 1, 5, 5]], "scores": [0.9]}, "targets": {"labels": [1.0], "boxes": [[1, 1, 5, 5]], "iscrowd": [False]}}
+    assert evaluate_detections([sides["detections"]], [sides["targets"]], classes=["cup", "spoon"])["AP"] == pytest.approx(1)
+    sides[where] |= change
+    with pytest.raises(NanodetrError, match=words): evaluate_detections([sides["detections"]], [sides["targets"]], classes=["cup", "spoon"])

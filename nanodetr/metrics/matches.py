@@ -16,11 +16,11 @@ from ..errors import NanodetrError
 
 # %% ../../nbs/metrics/matches.ipynb #7acad2cd
 class EvaluationError(NanodetrError):
-    "Detections or ground truth that cannot be evaluated; the message names the file or image and the remedy."
+    "Raised for detections or ground truth that cannot be evaluated. The message names the file or image and the remedy."
 
 # %% ../../nbs/metrics/matches.ipynb #e6fc2e09
 class BoxTable(NamedTuple):
-    "Boxes of many images, sorted by class, then image, then falling score. N rows."
+    "The N boxes of many images, sorted by class, then by image, then by score, the highest first."
     # (N,) class
     label: np.ndarray
     # (N,) label * number of images + image
@@ -40,7 +40,7 @@ class BoxTable(NamedTuple):
 
 # %% ../../nbs/metrics/matches.ipynb #0af7c660
 def _column(items: list, key: str, what: str, default=None) -> np.ndarray:
-    "Entry `key` of all images in one array; `default` stands in where an image has none."
+    "The entries `key` of all images in one array. An image without one gets `default`; without a default, EvaluationError."
     if default is not None and not any(key in item for item in items):
         return np.full(sum(len(item["labels"]) for item in items), default, dtype=float)
     parts = []
@@ -48,17 +48,20 @@ def _column(items: list, key: str, what: str, default=None) -> np.ndarray:
         if key not in item and default is None:
             raise EvaluationError(f"{what} {i} has no {key!r}: every image needs it, even if it is empty")
         n = len(item["labels"])
-        part = torch.as_tensor(item[key]).detach().cpu() if key in item else torch.full((n,), default).double()
+        try: part = torch.as_tensor(item[key]).detach().cpu() if key in item else torch.full((n,), default).double()
+        except (TypeError, ValueError, RuntimeError): raise EvaluationError(f"{what} {i} has {key} that are not numbers") from None
         if len(part) != n: raise EvaluationError(f"{what} {i} has {n} labels but {len(part)} {key}: give one per box")
         parts.append(part)
     return torch.cat(parts).numpy() if parts else np.zeros(0)
 
 # %% ../../nbs/metrics/matches.ipynb #13e6d98d
-def _check(what: str, image, label, boxes, score, num_classes: int) -> None:
-    "Raise an EvaluationError that names the first image with a value that makes no sense."
+def _check(what: str, image, label, boxes, score, flags, num_classes: int) -> None:
+    "Raise an EvaluationError that names the first image with an impossible value."
     sides = boxes[:, 2:] - boxes[:, :2]
     outside = f"a label outside 0..{num_classes - 1}: labels index the class names"
     wrong = {outside: (label < 0) | (label >= num_classes),
+             "a label that is not a whole number: labels index the class names": label != np.floor(label),
+             "an iscrowd or difficult that is neither 0 nor 1": ~np.isin(flags, (0, 1)).all(axis=0),
              "a box that is not finite: look for NaN in the model or the file": ~np.isfinite(boxes).all(axis=1),
              "a box that ends before it begins: boxes must be xyxy pixels, not cxcywh": (sides < 0).any(axis=1),
              "a score that is not finite: look for NaN in the model or the file": ~np.isfinite(score)}
@@ -70,18 +73,18 @@ def make_table(items: list, what: str, num_classes: int, inclusive: bool = False
     """All boxes of `items` in one sorted table.
 
     items: one dict per image with "labels" (N,), "boxes" (N,4) xyxy pixels and, for detections, "scores" (N,).
-    what: "detections" or "targets", for messages. inclusive: boxes hold first and last pixel, as raw VOC files do.
-    Raises EvaluationError, naming the image.
+    what: "detections" or "targets", for messages. inclusive: boxes hold their first and last pixel, as raw VOC files do.
+    Raises an EvaluationError that names the image.
     """
-    label = _column(items, "labels", what).astype(np.int64)
+    label, crowd, difficult = (_column(items, key, what, default) for key, default in (("labels", None), ("iscrowd", 0), ("difficult", 0)))
     image = np.repeat(np.arange(len(items)), np.array([len(item["labels"]) for item in items], dtype=np.int64))
     boxes = _column(items, "boxes", what).astype(np.float64).reshape(-1, 4)
     score = _column(items, "scores", what, None if what == "detections" else 0).astype(np.float64)
-    _check(what, image, label, boxes, score, num_classes)
+    _check(what, image, label, boxes, score, [crowd, difficult], num_classes)
     area = (boxes[:, 2:] - boxes[:, :2] + inclusive).prod(axis=1)
     given = _column(items, "area", what, float("nan")).astype(np.float64)
     area = np.where(np.isnan(given), area, given)
-    crowd, difficult = (_column(items, key, what, 0).astype(bool) for key in ("iscrowd", "difficult"))
+    label, crowd, difficult = label.astype(np.int64), crowd.astype(bool), difficult.astype(bool)
     order = np.lexsort((-score, image, label))  # the last key counts most
     group = (label * max(len(items), 1) + image)[order]
     rank = np.arange(len(group)) - np.searchsorted(group, group)
@@ -89,7 +92,7 @@ def make_table(items: list, what: str, num_classes: int, inclusive: bool = False
 
 # %% ../../nbs/metrics/matches.ipynb #58f7ddc8
 def overlap(a, b, crowd=False, inclusive: bool = False) -> np.ndarray:
-    "(...) IoU of a and b (...,4) xyxy; where `crowd` (...) is True, intersection / area of a. Empty boxes give 0."
+    "(...) IoU in 0..1 of a and b (...,4) xyxy. Where `crowd` (...) is True: intersection / area of a. Empty boxes give 0."
     size = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]) + inclusive
     inter = np.maximum(size[..., 0], 0) * np.maximum(size[..., 1], 0)
     area_a, area_b = (np.prod(box[..., 2:] - box[..., :2] + inclusive, axis=-1) for box in (a, b))
@@ -98,7 +101,7 @@ def overlap(a, b, crowd=False, inclusive: bool = False) -> np.ndarray:
 
 # %% ../../nbs/metrics/matches.ipynb #d1db4bb7
 def _candidates(dt: BoxTable, gt: BoxTable, lowest: float, inclusive: bool = False, crowds: bool = True):
-    "Pairs (P,) d, g, iou of one image and class with overlap >= lowest: sorted by detection, the best object first."
+    "All pairs (P,) d, g, iou of the same image and class with an IoU >= lowest, sorted by detection, the best object first."
     begin, end = (np.searchsorted(gt.group, dt.group, side) for side in ("left", "right"))
     count = end - begin                                                 # (D,) objects in the detection's group
     d = np.repeat(np.arange(len(dt.group)), count)                      # (P,)
@@ -110,7 +113,7 @@ def _candidates(dt: BoxTable, gt: BoxTable, lowest: float, inclusive: bool = Fal
 
 # %% ../../nbs/metrics/matches.ipynb #8ff44b4c
 def _turns(group: np.ndarray) -> list:
-    "Rows of a sorted `group` (N,) in rounds: the first row of every group, then every second row, ..."
+    "The rows of a sorted `group` (N,) in rounds: the first row of each group, then the second row of each, ..."
     turn = np.arange(len(group)) - np.searchsorted(group, group)
     return np.split(np.argsort(turn, kind="stable"), np.cumsum(np.bincount(turn))[:-1]) if len(group) else []
 
@@ -119,7 +122,7 @@ MISS, HIT, IGNORED = 0, 1, 2
 
 # %% ../../nbs/metrics/matches.ipynb #e518764d
 def _choose(g, iou, first, count, taken, ignored, crowd, thresholds) -> np.ndarray:
-    "(n, A, T) object taken by each of n detections, or -1; its candidates are g[first : first + count], best first."
+    "(n, A, T) the object that each of n detections takes, or -1. Its candidates are g[first : first + count], best first."
     best = np.full((len(first), *taken.shape[1:]), -1)
     spare = best.copy()
     for j in range(count.max()):
@@ -133,7 +136,7 @@ def _choose(g, iou, first, count, taken, ignored, crowd, thresholds) -> np.ndarr
 
 # %% ../../nbs/metrics/matches.ipynb #2df22eab
 def match_coco(dt: BoxTable, gt: BoxTable, thresholds: np.ndarray, areas: np.ndarray, inclusive: bool = False):
-    """COCO's matching. thresholds (T,); areas (A,2) lowest and highest area of each range, both included.
+    """COCO's matching. thresholds (T,); areas (A,2): the lowest and the highest area of each range, both included.
 
     Returns status (D,A,T): MISS, HIT or IGNORED for each detection; and ignored (G,A): objects that do not count.
     """
@@ -156,7 +159,7 @@ AREA_RANGES = {"all": (0.0, 1e5**2), "small": (0.0, 32.0**2), "medium": (32.0**2
 
 # %% ../../nbs/metrics/matches.ipynb #38597550
 def match_voc(dt: BoxTable, gt: BoxTable, thresholds: np.ndarray, inclusive: bool = False):
-    """VOC's matching. thresholds (T,). Objects marked difficult (or crowd) are ignored, with their detections.
+    """VOC's matching. thresholds (T,). Difficult objects and crowds are ignored, and so are their detections.
 
     Returns status (D,1,T): MISS, HIT or IGNORED for each detection; and ignored (G,1).
     """
@@ -179,7 +182,7 @@ MOST_DETECTIONS = 100
 
 # %% ../../nbs/metrics/matches.ipynb #a610941f
 class Matches(NamedTuple):
-    "Which detections found something: D detections, G objects, A area ranges (1 for VOC), T IoU thresholds."
+    "The verdict on each detection, for D detections, G objects, A area ranges (1 for VOC) and T IoU thresholds."
     # D rows
     dt: BoxTable
     # G rows
@@ -195,7 +198,7 @@ class Matches(NamedTuple):
 
 # %% ../../nbs/metrics/matches.ipynb #598df7ab
 def check_lengths(detections: list, targets: list) -> None:
-    "Raise an EvaluationError unless both lists speak of the same number of images."
+    "Raise an EvaluationError unless both lists have one dict per image."
     if len(detections) != len(targets):
         raise EvaluationError(f"{len(detections)} images of detections but {len(targets)} of ground truth: "
                               "both lists need one dict per image")
@@ -203,7 +206,7 @@ def check_lengths(detections: list, targets: list) -> None:
 # %% ../../nbs/metrics/matches.ipynb #b4669f0d
 def match_detections(detections: list, targets: list, protocol="coco", classes=None, iou_thresholds=None,
                      inclusive=False) -> Matches:
-    "Match the detections of all images with their objects; arguments as in `evaluate_detections`."
+    "Match the detections of all images with the objects. Arguments as in `evaluate_detections`; raises EvaluationError."
     if protocol not in PROTOCOLS:
         raise EvaluationError(f"unknown protocol {protocol!r}: use one of {', '.join(PROTOCOLS)}")
     check_lengths(detections, targets)
