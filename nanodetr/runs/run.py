@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['STOPS', 'is_wrong', 'check_batch', 'RunTrainer', 'capture_state', 'restore_state', 'write_csv', 'stage_in',
            'save_run', 'keep_best', 'read_checkpoint_file', 'resume_run', 'graceful_interrupt', 'held_back', 'Watched',
-           'sample_name', 'watched_epoch', 'in_one_line', 'ProgressLog', 'own_numbers', 'is_validated', 'note_best',
-           'end_of_epoch', 'fit', 'run_loop', 'live_plots']
+           'sample_name', 'watched_epoch', 'careless', 'in_one_line', 'ProgressLog', 'own_numbers', 'is_validated',
+           'note_best', 'end_of_epoch', 'fit', 'run_loop', 'live_plots']
 
 # %% ../../nbs/runs/run.ipynb #c3a0005e
 import csv
@@ -294,6 +294,19 @@ def watched_epoch(trainer: RunTrainer, data, batches: list):
             raise DataError(f"{sample_name(data, index)}: {error.wrong}") from None
         raise in_one_line(error) from None
     except NanodetrError as error: raise in_one_line(error) from None
+    finally:
+        with careless(): steps.close()
+
+
+@contextmanager
+def careless():
+    "Inside, loader processes may end as they like: their work is done."
+    if not hasattr(signal, "SIGCHLD") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try: yield
+    finally: signal.signal(signal.SIGCHLD, before)
 
 
 def in_one_line(error: NanodetrError) -> NanodetrError:
