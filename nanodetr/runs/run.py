@@ -162,7 +162,8 @@ def stage_in(out: Path, facts: dict = None):
         publish(stage, out, facts)
     except OSError as error:
         full = error.errno in (28, 122, 27)  # no space, quota, file too large
-        raise CheckpointError(f"{error.filename or out}: cannot be saved ({error.strerror or error}): {'make room' if full else 'mend that'}, then go on with the same "
+        name = out / Path(error.filename).name if error.filename else out
+        raise CheckpointError(f"{name}: cannot be saved ({error.strerror or error}): {'make room' if full else 'mend that'}, then go on with the same "
                               f"command and --resume; what was saved in {out} before is whole") from None
     finally: shutil.rmtree(stage, ignore_errors=True)
 
@@ -207,7 +208,7 @@ def resume_run(trainer: RunTrainer, out: Path, plan: RunPlan = None) -> None:
     "Go on from the state that `save_run` left in the folder `out`; TrainingError or CheckpointError when there is none, or a broken one, or another plan."
     path = Path(out or ".") / "checkpoint.pt"
     state = read_checkpoint_file(path, trainer.device)
-    if plan and state.get("plan"): RunPlan.from_dict(state["plan"], str(path)).check_same(plan, path.parent)
+    if plan and "plan" in state: RunPlan.from_dict(state["plan"], str(path)).check_same(plan, path.parent)
     try: restore_state(trainer, state)
     except NanodetrError: raise
     except Exception as error:  # well-formed, but not what a run writes
