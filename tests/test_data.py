@@ -507,7 +507,7 @@ BAD_COCO = {
     "no file name": (change(images__file_name=None), "file_name"),
     "words": (change(annotations__bbox=["10", 5, 20, 20]), "not four finite numbers"),
     "no image id": (change(images__id=None), "entry 0 of 'images' has no integer 'id'"),
-    "an id in words": (change(categories__id="90"), "entry 0 of 'categories' has no integer 'id'"),
+    "an id in words": (change(categories__id="ninety"), "entry 0 of 'categories' has no integer 'id'"),
     "true is no id": (change(annotations__category_id=True), "category_id True"),
     "an id twice": (change(images__id=3), "'images' has id 3 twice"),
     "a category twice": (change(categories__id=2), "'categories' has id 2 twice"),
@@ -553,7 +553,7 @@ BROKEN_RESULTS = {
     "[1, 2": "broken JSON at line 1", "{}": "is not a list", "[3]": "detection 0 has no 'image_id'", "[" * 100_000: "not a JSON text file",
     **{json.dumps([{k: v for k, v in RESULT.items() if k != key}]): f"detection 0 has no {key!r}" for key in RESULT},
     **{json.dumps([RESULT, RESULT | change]): words for change, words in [
-        ({"image_id": 9}, "detection 1 has image_id 9, which"), ({"image_id": "7"}, "image_id '7'"), ({"category_id": []}, "category_id []"),
+        ({"image_id": 9}, "detection 1 has image_id 9, which"), ({"image_id": "seven"}, "image_id 'seven'"), ({"category_id": []}, "category_id []"),
         ({"category_id": 8}, "category_id 8"), ({"bbox": [1, 2, 3]}, "not four finite numbers"), ({"bbox": [1, 2, -3, 4]}, "negative size"),
         ({"bbox": [1, 2, float("nan"), 4]}, "not four finite numbers"), ({"bbox": [1, 2, True, 4]}, "not four finite numbers"),
         ({"score": float("nan")}, "score nan"), ({"score": "high"}, "score 'high'"), ({"score": None}, "score None")]}}
