@@ -21,7 +21,7 @@ CORE = {"torch", "torchvision", "numpy", "scipy", "safetensors", "PIL", "tqdm"} 
 
 def modules() -> dict:
     "{dotted name below nanodetr: path} of every module, packages left out."
-    paths = (path for path in sorted(LIBRARY.rglob("*.py")) if path.stem not in ("__init__", "_modidx"))
+    paths = (path for path in sorted(LIBRARY.rglob("*.py")) if path.stem not in ("__init__", "__main__", "_modidx"))
     return {".".join(path.relative_to(LIBRARY).with_suffix("").parts): path for path in paths}
 
 

@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['VIDEO_ENDINGS', 'is_video', 'expand_pattern', 'find_pictures', 'Shot', 'read_frames', 'read_shots', 'class_names',
-           'find_objects', 'as_entry', 'CocoRows']
+           'find_objects', 'as_entry', 'CocoRows', 'draw', 'in_words_of_detect', 'warn_of_photos', 'tell', 'detect_all',
+           'detect_command']
 
 # %% ../../nbs/commands/detect.ipynb #c0d7c005
-import contextlib
 import glob
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -24,6 +25,7 @@ from .evaluate import drawn_only, load_model
 from .outputs import FreshNames, refuse_existing, say, write_new
 from ..datasets.text import PICTURE_ENDINGS, is_picture, name_key, one_line, refuse_file, visible_files
 from ..errors import CheckpointError, DataError, UsageError
+from ..model import DETR
 
 # %% ../../nbs/commands/detect.ipynb #58dbe382
 VIDEO_ENDINGS = {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ogv"}
@@ -159,3 +161,77 @@ class CocoRows:
     def close(self) -> None:
         "End the list."
         self.file.write("\n]\n")
+
+# %% ../../nbs/commands/detect.ipynb #b313be87
+def draw(image: Tensor, found: dict, names: list, path: Path) -> None:
+    "Write the picture with its detections as PNG."
+    from nanodetr.plots import plot_boxes
+
+    plot_boxes(image, found["boxes"], found["labels"], found["scores"], names).savefig(path, format="png")
+
+# %% ../../nbs/commands/detect.ipynb #e10b015d
+def in_words_of_detect(error: DataError) -> str:
+    "The message with a remedy that this command knows."
+    text = re.sub(r",? or take it out of (the set|the annotations|the split|[^;,]*\.json)", "", str(error))
+    return re.sub(r"set the environment variable NANODETR_MAX_PIXELS=(\d+), or 0 for none", r"--max-pixels \1, or 0 for none", text)
+
+
+def warn_of_photos(model: DETR) -> None:
+    "Say that the model has only seen drawings."
+    say(f"note: this model knows only drawn shapes ({', '.join(model.config.classes)}) and has never seen a photo: what it finds in one means nothing. "
+        "For photos train a model on your own (nanodetr train --data FOLDER), or give another one, such as facebook/detr-resnet-50")
+
+
+def tell(entry: dict, drawn=None) -> None:
+    "One picture's detections for people."
+    at = f" frame {entry['frame']}" if "frame" in entry else ""
+    print(f"{entry['file']}{at}: {len(entry['detections'])} detections" + (f", drawn in {drawn}" if drawn else ""))
+    for d in entry["detections"]: print(f"  {d['score']:.2f} {d['label']} at " + ", ".join(f"{x:.0f}" for x in d["box"]))
+
+
+def detect_all(model: DETR, paths: list, args, drawings: FreshNames = None, coco=None) -> int:
+    "Detections on every picture, written as they come; 1 when some pictures could not be read. coco: a text file for COCO results."
+    names, photos, done, failed = class_names(model), bool(drawn_only(model)), 0, []
+    rows = CocoRows(coco, names, args.annotations) if coco else None
+    bar = tqdm(paths, "detect", unit="file", disable=args.quiet or not sys.stderr.isatty() or sys.stdout.isatty() and not args.json, leave=False)
+    if args.json: print('{"images": [', end="")
+    try:
+        for path in bar:
+            try:
+                for shot in read_shots(path, args.every, max_pixels=args.max_pixels):
+                    if photos and shot.image.shape[-2:] != (model.config.image_size,) * 2: photos = warn_of_photos(model)
+                    found = find_objects(model, shot.image, args.threshold)
+                    entry = as_entry(shot, found, names)
+                    if rows: rows.add(shot, found, names)
+                    if drawings: entry["drawn"] = str(drawings.write(shot.name, ".png", lambda place: draw(shot.image, found, names, place)))
+                    if args.json: print("," * bool(done), json.dumps(entry, allow_nan=False), sep="\n", end="")
+                    else: tell(entry, entry.get("drawn"))
+                    done += 1
+            except DataError as error:
+                failed.append(in_words_of_detect(error))
+                if len(paths) > 1: say(f"nanodetr: left out: {failed[-1]}")
+    finally:
+        if args.json: print("\n]}")
+        if rows: rows.close()
+    if failed and not done: raise DataError(failed[0] if len(paths) == 1 else f"none of {len(paths)} files could be read; the first: {failed[0]}")
+    if failed: say(f"nanodetr: {len(failed)} of {len(paths)} files could not be read, see above; the others are done")
+    return int(bool(failed))
+
+
+def detect_command(args) -> int:
+    "Detections of a model on pictures, folders and videos."
+    if not 0 <= args.threshold <= 1: raise UsageError(f"--threshold is {args.threshold}: it is a probability, from 0 to 1")
+    if args.every < 1: raise UsageError(f"--every is {args.every}: give 1 for each frame of a video, 30 for every thirtieth")
+    if args.max_pixels is not None and args.max_pixels < 0: raise UsageError(f"--max-pixels is {args.max_pixels}: give a number of pixels, or 0 for no limit")
+    if args.annotations and not args.coco: raise UsageError("--annotations gives the numbers for --coco: give --coco OUT.json too")
+    if args.coco: refuse_existing(args.coco, "--coco")
+    paths = find_pictures(args.images)
+    drawings = FreshNames(args.out or "detections") if args.out or not (args.json or args.coco) else None
+    model = load_model(args.model, args.device, args.last)
+    if not args.coco: return detect_all(model, paths, args, drawings)
+    status = []
+
+    def write(place):
+        with open(place, "w", encoding="utf-8") as file: status.append(detect_all(model, paths, args, drawings, file))
+    say(f"written {write_new(args.coco, write, '--coco')}")
+    return status[0]
