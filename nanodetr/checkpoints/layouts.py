@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from .config import DETRConfig
-from .files import (NO_FILE, WEIGHT_FILES, fetch_from_hub, is_foreign, load_pickle, read_json_object,
+from .files import (NO_FILE, WEIGHT_FILES, fetch_from_hub, is_foreign, load_pickle, read_json_object, run_weights,
                                         read_safetensors, shipped_models, weights_file, write_together)
 from ..errors import CheckpointError, ConfigError, NanodetrError
 
@@ -312,7 +312,7 @@ def open_checkpoint(source) -> tuple:
 # %% ../../nbs/checkpoints/layouts.ipynb #06d260e9
 def has_weights(folder: Path) -> bool:
     "Does the folder itself hold weights?"
-    return any((folder / name).is_file() for name in WEIGHT_FILES) or any(folder.glob("*.pth"))
+    return any((folder / name).is_file() for name in (*WEIGHT_FILES, "best.safetensors")) or any(folder.glob("*.pth"))
 
 
 def refuse_parent(source) -> None:
@@ -343,7 +343,7 @@ def read_own(source, **known) -> tuple:
     Raises CheckpointError when a file is missing or damaged, ConfigError when `known` says anything.
     """
     if not Path(source).exists(): source = shipped_models().get(str(source), source)
-    file = Path(source) / "model.safetensors" if Path(source).is_dir() else Path(source)
+    file = run_weights(source) if Path(source).is_dir() else Path(source)
     config = file.with_name("config.json")
     for needed in (file, config):
         if not needed.is_file(): raise CheckpointError(f"{needed}: {NO_FILE}, or {', '.join(shipped_models())}")

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ..checkpoints.files import run_weights
 from .outputs import refuse_existing, say, write_new
 from .train import SHAPES, read_json
 from ..datasets.text import clean_name
@@ -36,6 +37,7 @@ def pick_device(name: str = None) -> torch.device:
 def load_model(path, device: str = None, last: bool = False) -> DETR:
     "The model of a training's folder (its best weights, or the last ones), a weights file, a shipped name or one of the hub; notes go to standard error."
     device = pick_device(device)
+    if last and Path(path).is_dir(): path = run_weights(path, "last")
     return DETR.from_pretrained(path, say=say).to(device)
 
 # %% ../../nbs/commands/evaluate.ipynb #401ae536
