@@ -81,8 +81,9 @@ def read_frames(path: Path, every: int = 1):
                 image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1).float().div_(255)
                 seen = True
                 yield Shot(path, image, f"{path.stem}-{number:06d}", {"frame": number, "time": float(frame.time or 0)})
-    except (OSError, ValueError, IndexError, RuntimeError) as error:  # PyAV's own errors are among these
-        refuse_file(path, f"{'breaks off' if seen else 'cannot be read'} as a video ({one_line(error)})", "check that it plays elsewhere, or copy it again")
+    except (av.FFmpegError, OSError, ValueError, IndexError, RuntimeError) as error:  # IndexError: no picture in it
+        why = one_line(getattr(error, "strerror", None) or error)
+        refuse_file(path, f"breaks off as a video ({why})" if seen else f"cannot be read as a video ({why})", "check that it plays elsewhere, or copy it again")
     if not seen: refuse_file(path, "is a video without pictures", "check that it plays elsewhere")
 
 
@@ -207,6 +208,7 @@ def detect_all(model: DETR, paths: list, args, drawings: FreshNames = None, coco
                     if args.json: print("," * bool(done), json.dumps(entry, allow_nan=False), sep="\n", end="")
                     else: tell(entry, entry.get("drawn"))
                     done += 1
+                    del shot, found  # before the next picture is read
             except DataError as error:
                 failed.append(in_words_of_detect(error))
                 if len(paths) > 1: say(f"nanodetr: left out: {failed[-1]}")
