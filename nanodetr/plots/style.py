@@ -4,18 +4,25 @@
 
 # %% auto #0
 __all__ = ['PALETTE', 'CLASS_COLOURS', 'PAPER', 'INK', 'MUTED', 'LINE', 'LIT', 'COST', 'SIGNED', 'HEAT', 'STYLE', 'class_colour',
-           'luminance', 'text_colour', 'small_png', 'Picture', 'Panel', 'new_figure']
+           'luminance', 'text_colour', 'font_paths', 'letter_fonts', 'can_draw', 'fit_font', 'small_png', 'Picture',
+           'Panel', 'new_figure']
 
 # %% ../../nbs/plots/style.ipynb #d2176b6f
+import re
+import unicodedata
 from base64 import b64encode
+from functools import cache
 from io import BytesIO
 
 import matplotlib
 import numpy as np
 from cycler import cycler
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.ft2font import FT2Font
+from matplotlib.text import Text
 from PIL import Image
 
 # %% ../../nbs/plots/style.ipynb #b579e88d
@@ -46,6 +53,52 @@ COST = LinearSegmentedColormap.from_list("cost", ["#123A5E", "#2C7BA0", "#86BFCB
 SIGNED = LinearSegmentedColormap.from_list("signed", ["#1F5FA8", "#8DB4DB", "#F7F6F2", "#F0AE7C", "#C9540A"])
 HEAT = LinearSegmentedColormap.from_list("heat", ["#0B1026", "#5B1E6B", "#C5384F", "#F58A2A", "#FFE68A"])
 
+# %% ../../nbs/plots/style.ipynb #57e00002
+_POOR = re.compile("lastresort|emoji|blank|stix|cm[a-z]{1,2}10", re.I)  # empty boxes, bitmaps, mathematics
+_FANCY = re.compile("bold|italic|oblique|light|thin|black|mono|serif|condensed", re.I)
+
+@cache
+def font_paths() -> list:
+    "The font files of this machine: DejaVu Sans first, then the others, plain ones before bold and slanted ones."
+    first = font_manager.findfont("DejaVu Sans")
+    there = {entry.fname for entry in font_manager.fontManager.ttflist} | set(font_manager.findSystemFonts())
+    name = lambda path: path.replace("\\", "/").rsplit("/")[-1]
+    others = (path for path in there - {first} if not _POOR.search(name(path).replace("-", "").replace(" ", "")))
+    return [first, *sorted(others, key=lambda path: (len(_FANCY.findall(name(path))), name(path), path))]
+
+_LETTERS = {}  # the font file of each letter that was ever asked for, or None
+
+def letter_fonts(text: str) -> dict:
+    "{letter: font file that has it, or None} for the letters of a text that leave a mark: no spaces, no control characters."
+    letters = {letter for letter in text if unicodedata.category(letter)[0] not in "Z" and unicodedata.category(letter) not in ("Cc", "Cf")}
+    new = {letter for letter in letters - _LETTERS.keys() if not "\ufe00" <= letter <= "\ufe0f"}  # which choose a form of the letter before
+    for path in font_paths() if new else ():
+        try: font = FT2Font(path)
+        except Exception: continue  # a font that is broken
+        found = {letter for letter in new if font.get_char_index(ord(letter))}
+        _LETTERS.update(dict.fromkeys(found, path))
+        new -= found
+        if not new: break
+    _LETTERS.update(dict.fromkeys(new))
+    return {letter: _LETTERS[letter] for letter in letters if letter in _LETTERS}
+
+def can_draw(text: str) -> bool:
+    "Has this machine fonts for all letters of a text?"
+    return text.isascii() or None not in letter_fonts(text).values()
+
+# %% ../../nbs/plots/style.ipynb #57e00005
+@cache
+def _family(path: str) -> str:
+    "The family of a font file, made known to Matplotlib."
+    if path not in {entry.fname for entry in font_manager.fontManager.ttflist}: font_manager.fontManager.addfont(path)
+    return FT2Font(path).family_name
+
+def fit_font(text: Text) -> None:
+    "Give a text of a figure the font families that have its letters."
+    if text.get_text().isascii(): return
+    others = {path for path in letter_fonts(text.get_text()).values() if path not in (None, font_paths()[0])}
+    if others: text.set_fontfamily(["DejaVu Sans", *sorted(map(_family, others))])
+
 # %% ../../nbs/plots/style.ipynb #f69b9850
 STYLE = {
     "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "font.size": 9, "text.color": INK,
@@ -69,6 +122,10 @@ def small_png(png: bytes, limit: int = 40_000) -> bytes:
 # %% ../../nbs/plots/style.ipynb #b5399786
 class Picture(Figure):
     "A Figure that a notebook displays once, whether or not pyplot was ever imported."
+
+    def draw(self, renderer):
+        for text in self.findobj(Text): fit_font(text)
+        super().draw(renderer)
 
     def _repr_png_(self) -> bytes:
         file = BytesIO()
