@@ -166,9 +166,9 @@ class CocoRows:
 # %% ../../nbs/commands/detect.ipynb #b313be87
 def draw(image: Tensor, found: dict, names: list, path: Path) -> None:
     "Write the picture with its detections as PNG."
-    from nanodetr.plots import plot_boxes
+    from nanodetr.plots import draw_detections
 
-    plot_boxes(image, found["boxes"], found["labels"], found["scores"], names).savefig(path, format="png")
+    draw_detections(image, found["boxes"], found["labels"], found["scores"], names).save(path, format="PNG")
 
 # %% ../../nbs/commands/detect.ipynb #e10b015d
 def in_words_of_detect(error: DataError) -> str:
