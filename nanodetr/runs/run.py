@@ -416,7 +416,7 @@ def fit(
         if not resume: out.mkdir(parents=True, exist_ok=True)
     with locked(out) if out and out.is_dir() else nullcontext():
         if resume: resume_run(trainer, out, plan)
-        finished = trainer.step == trainer.total_steps and not trainer.pending
+        finished = (trainer.step == trainer.total_steps or trainer.stopped) and not trainer.pending
         if out and finished: save_run(trainer, out, plan)  # a finished run, resumed: whatever was damaged is whole again
         log = ProgressLog(trainer, log_every, progress)
         try: run_loop(trainer, plan, log, steps, sizes, train_data, val_data, out, evaluate, evaluate_every, on_epoch, save_minutes, patience)
