@@ -16,6 +16,7 @@ from torch import nn
 
 from ..checkpoints.files import run_weights
 from .outputs import refuse_existing, say, write_new
+from .photos import read_division
 from .train import SHAPES, read_json
 from ..datasets.text import clean_name
 from ..errors import UsageError
@@ -92,15 +93,15 @@ def some_of(names: list, most: int = 8) -> str:
     return ", ".join(map(str, names[:most])) + (f" ... ({len(names)})" if len(names) > most else "")
 
 
-def open_split(spec: str, split: str, model: DETR) -> tuple:
+def open_split(spec: str, split: str, model: DETR, **reading) -> tuple:
     """One split of a data set, sized for the model and with the classes that both have, and the model for these classes.
 
-    What only one of them knows is said. UsageError when they share no class.
+    What only one of them knows is said. reading: how the folder is read, as `open_dataset` takes it. UsageError when they share no class.
     """
     from nanodetr.data import light_augment, open_dataset
 
     config = model.config
-    data = open_dataset(spec, split, transforms=None if spec in SHAPES else light_augment(config.image_size, config.max_size, train=False))
+    data = open_dataset(spec, split, **reading, transforms=None if spec in SHAPES else light_augment(config.image_size, config.max_size, train=False))
     known, wanted = config.classes or [], list(data.classes)
     if known == wanted: return data, model
     if not known and config.num_classes == len(wanted):
@@ -145,7 +146,7 @@ def evaluate_command(args) -> int:
         raise UsageError("give a model (a training's folder or a weights file), or both --detections and --annotations")
     model = load_model(args.model, args.device, args.last)
     spec = args.data or trained_on(args.model, model)
-    data, model = open_split(spec, args.split, model)
+    data, model = open_split(spec, args.split, model, **read_division(args.model, args.split, spec))
     detections, targets = predict(model, data, 50 if spec in SHAPES else 4, progress=not (args.json or args.quiet))
     return judge(detections, targets, data.classes, args)
 

@@ -22,6 +22,7 @@ from torch import nn
 from ..errors import UsageError
 from ..checkpoints.config import DETRConfig
 from ..checkpoints.files import write_atomically
+from .photos import open_both, reading, write_division
 from ..model import DETR
 
 # %% ../../nbs/commands/train.ipynb #ccedb8ec
@@ -38,16 +39,15 @@ class InTurn:
         return image, target
 
 
-def prepare_data(spec: str, preset: str, config: DETRConfig, turns: bool = False):
-    "Training and validation sets for `--data`, augmented as suits them and resized as the model wants; `turns`: photos too are turned."
+def prepare_data(spec: str, preset: str, config: DETRConfig, turns: bool = False, **reading):
+    "Training and validation sets for `--data`, augmented as suits them and resized as the model wants; `turns`: photos too are turned; `reading`: of `open_both`."
     from nanodetr.data import Dihedral, light_augment, open_dataset, paper_augment
 
     if spec in SHAPES:
         return open_dataset(spec, "train", transforms=Dihedral()), open_dataset(spec, "val")
-    if preset == "paper":
-        return open_dataset(spec, "train", transforms=paper_augment(True)), open_dataset(spec, "val", transforms=paper_augment(False))
-    size = config.image_size, config.max_size
-    train, val = (open_dataset(spec, split, transforms=light_augment(*size, train=split == "train")) for split in ("train", "val"))
+    size, (train, val) = (config.image_size, config.max_size), open_both(spec, **reading)
+    train.transforms, val.transforms = (paper_augment(part) if preset == "paper" else light_augment(*size, train=part) for part in (True, False))
+    if preset == "paper": return train, val
     if turns: train.transforms = InTurn(Dihedral(), train.transforms)
     if config.backbone == "conv":
         train, val = (SmallCopies(data, 3 * config.image_size // 2) for data in (train, val))
@@ -291,7 +291,8 @@ def train(args) -> int:
     args.cache = default_cache(args)
     chosen = settings(args.set, DETRConfig) | tuning_settings(args)
     early = model_config(args.preset, args.data, ["?"], 1, **chosen) if source is None else kept_config(source.config, args.data, **chosen)
-    train_data, val_data = prepare_data(args.data, args.preset, early, args.turns)
+    train_data, val_data = prepare_data(args.data, args.preset, early, args.turns, **reading(args))
+    divided = train_data, val_data
     most = 0 if args.data in SHAPES else max(len(d.get_target(i)["labels"]) for d in (train_data, val_data) for i in range(len(d)))
     if args.overfit:
         train_data.transforms = val_data.transforms  # the very same pictures every time
@@ -301,6 +302,7 @@ def train(args) -> int:
     if args.freeze_backbone:
         model.backbone.requires_grad_(False)
     folder.mkdir(parents=True, exist_ok=True)
+    write_division(folder, *divided)
     saved = {name: value for name, value in vars(args).items() if name not in ("command", "out", "resume", "device")}
     save_json(saved, folder / "run.json")
 

@@ -149,16 +149,19 @@ SLACK = 0.5  # pixels that a coordinate may be outside by mere rounding
 def box_fault(box: tuple, size: tuple) -> str:
     """What is wrong with an (x0, y0, x1, y1) pixel box in a picture of size (height, width).
 
-    "" if nothing is, else "not a number", "negative coordinate", "no area", "outside the image" (wholly) or
-    "reaches outside the image".
+    "" if nothing is, else "not a number", "no area", "outside the image" (wholly), "mostly outside the image" (less than
+    half of it is inside, and more than a pixel is not) or "reaches outside the image". All four sides are alike.
     """
     x0, y0, x1, y1 = box
     height, width = size
     if not all(math.isfinite(value) for value in box): return "not a number"
-    if min(box) < -SLACK: return "negative coordinate"
     if x1 <= x0 or y1 <= y0: return "no area"
-    if x0 >= width or y0 >= height: return "outside the image"
-    return "reaches outside the image" if x1 > width + SLACK or y1 > height + SLACK else ""
+    inside = [min(end, side) - max(start, 0) for start, end, side in ((x0, x1, width), (y0, y1, height))]
+    if min(inside) <= 0: return "outside the image"
+    outside = max(-x0, -y0, x1 - width, y1 - height)
+    if outside <= SLACK: return ""
+    slight = outside <= 1 or 2 * (inside[0] / (x1 - x0)) * (inside[1] / (y1 - y0)) >= 1
+    return "reaches outside the image" if slight else "mostly outside the image"
 
 # %% ../../nbs/datasets/photos.ipynb #bef77dca
 def plain_box(box: tuple) -> str:
