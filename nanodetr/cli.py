@@ -16,7 +16,7 @@ from .commands.evaluate import OnlyClasses, evaluate_command, load_model, open_s
 from .commands.photos import add_reading_flags, check_command
 from .commands.train import (SHAPES, FirstImages, SmallCopies, build_model, kept_config, model_config, prepare_data, run_folder, save_json,
                                      save_picture, settings, train, train_config)
-from .errors import NanodetrError, UsageError
+from .errors import NanodetrError, UsageError, print_any_text
 
 # %% ../nbs/tools/cli.ipynb #81b46525
 class OneLineParser(argparse.ArgumentParser):
@@ -188,8 +188,7 @@ def parser() -> argparse.ArgumentParser:
 # %% ../nbs/tools/cli.ipynb #924e23af
 def main(arguments: list = None) -> int:
     "The `nanodetr` command. Returns the exit status: 0 done, 1 something was found, 2 bad input (one line on standard error), 130 interrupted."
-    for stream in (sys.stdout, sys.stderr):  # a class name or file name that the terminal cannot show is no reason to stop
-        if hasattr(stream, "reconfigure"): stream.reconfigure(errors="backslashreplace")
+    print_any_text()
     args = parser().parse_args(arguments)
     command = {"train": train, "evaluate": evaluate_command, "detect": detect_command, "check": check_command,
                "convert": convert_command, "follow": follow_command}[args.command]

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['target_to_boxes', 'boxes_to_target', 'Augment', 'resized_shape', 'RandomResize', 'RandomSizeCrop', 'paper_augment',
-           'light_augment']
+           'SqueezeStrips', 'CropNearObjects', 'light_augment']
 
 # %% ../../nbs/datasets/augment.ipynb #aea00005
 import torch
@@ -54,22 +54,26 @@ def resized_shape(height: int, width: int, short: int, longest: int = None) -> t
     """(height, width) after resizing the shorter side to `short`, rounded as in the official code.
 
     When the longer side would exceed `longest`, `short` is lowered until it is about that: rounding up may leave it a
-    few pixels longer, for very long pictures. Never below 1.
+    few pixels longer, for very long pictures. A picture of which less than half a pixel would be left, where the
+    official code fails, is squeezed to 1 x longest.
     """
     low, high = sorted((height, width))
-    if longest and high / low * short > longest: short = max(round(longest * low / high), 1)
-    long = int(short * high / low)
+    if longest and high / low * short > longest: short = round(longest * low / high)
+    short, long = (short, int(short * high / low)) if short else (1, longest)
     return (short, long) if height <= width else (long, short)
 
 # %% ../../nbs/datasets/augment.ipynb #c7031613
 class RandomResize:
-    "Resize an image and its BoundingBoxes to a short side drawn from `sides`, the long one at most about `longest`."
+    """Resize an image and its BoundingBoxes to a short side drawn from `sides`, the long one at most about `longest`.
+
+    Without `longest`, the long one is at most about 32 times the short one: a strip must not fill the memory.
+    """
 
     def __init__(self, sides: list, longest: int = None): self.sides, self.longest = list(sides), longest
 
     def __call__(self, image, boxes):
         short = self.sides[int(torch.randint(len(self.sides), ()))]
-        shape = list(resized_shape(*image.shape[-2:], short, self.longest))
+        shape = list(resized_shape(*image.shape[-2:], short, self.longest or 32 * short))
         return F.resize(image, shape, antialias=True), F.resize(boxes, shape)
 
 # %% ../../nbs/datasets/augment.ipynb #700b8259
@@ -95,18 +99,38 @@ def paper_augment(train: bool = True) -> Augment:
     cropped = v2.RandomApply([RandomResize([400, 500, 600]), RandomSizeCrop(384, 600)], p=0.5)
     return Augment(v2.RandomHorizontalFlip(), cropped, RandomResize(range(480, 801, 32), 1333))
 
+# %% ../../nbs/datasets/augment.ipynb #c8d69c4d
+class SqueezeStrips:
+    "Shorten an image, and its BoundingBoxes, of which resizing the long side to `longest` would leave less than a pixel of the short one."
+
+    def __init__(self, longest: int): self.longest = longest
+
+    def __call__(self, image, boxes):
+        low, high = sorted(image.shape[-2:])
+        if low * self.longest > 1.01 * high: return image, boxes
+        shape = [min(side, max(low * self.longest // 2, 1)) for side in image.shape[-2:]]
+        return F.resize(image, shape, antialias=True), F.resize(boxes, shape)
+
+
+class CropNearObjects(v2.RandomIoUCrop):
+    "torchvision's RandomIoUCrop, which leaves pictures of one pixel's height or width alone."
+
+    def forward(self, image, boxes): return (image, boxes) if 1 in image.shape[-2:] else super().forward(image, boxes)
+
 # %% ../../nbs/datasets/augment.ipynb #62d52a5e
 def light_augment(size: int = 256, max_size: int = None, train: bool = True) -> Augment:
     """A cheap pipeline for CPUs and small sets.
 
     train: flip; for half of the images a crop, in which an object stays when its centre does; short side 0.8..1.2 of
     `size`; colour jitter. Otherwise: short side `size`. The long side is at most max_size (default 5/3 of size).
+    Pictures of any shape, from 1 x 1 pixel on.
     """
     max_size = round(size * 5 / 3) if max_size is None else max_size
     if max_size < size: raise DataError(f"light_augment: max_size {max_size} is below size {size}; raise it")
-    if not train: return Augment(v2.Resize([size], max_size=max_size + (max_size == size), antialias=True))
-    crop = v2.RandomIoUCrop(min_scale=0.5, sampler_options=[0.0, 1.0])  # 0: any with a centre in it; 1: no crop
+    strips = SqueezeStrips(max_size)
+    if not train: return Augment(strips, v2.Resize([size], max_size=max_size + (max_size == size), antialias=True))
+    crop = CropNearObjects(min_scale=0.5, sampler_options=[0.0, 1.0])  # 0: any with a centre in it; 1: no crop
     sides = [round(size * (0.8 + 0.05 * k)) for k in range(9)]
     scales = v2.RandomShortestSize(sides, max_size=max_size, antialias=True)
     colour = v2.ColorJitter(brightness=0.25, contrast=0.25, saturation=0.25, hue=0.03)
-    return Augment(v2.RandomHorizontalFlip(), crop, scales, colour)
+    return Augment(v2.RandomHorizontalFlip(), crop, strips, scales, colour)
