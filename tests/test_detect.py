@@ -179,6 +179,17 @@ def test_one_picture_is_held_at_a_time(tmp_path, capsys, monkeypatch):
     assert len(alive) == 4 and max(alive) == 0
 
 
+def test_a_picture_that_does_not_fit_the_memory_is_named(tmp_path, capsys, monkeypatch):
+    real = DETR.detect
+
+    def full(self, images, *more):
+        if images[0].shape[-1] > 100: raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+        return real(self, images, *more)
+    monkeypatch.setattr(DETR, "detect", full)
+    status, out, err = detect(capsys, scene(tmp_path / "1.png"), scene(tmp_path / "2.png", 1, 200), "--json")
+    assert status == 1 and "2.png: 200 x 200 pixels need more memory" in err and len(strict(out)["images"]) == 1
+
+
 # --- videos
 
 def test_a_video_that_is_none(tmp_path, capsys, monkeypatch):

@@ -100,9 +100,12 @@ def class_names(model: DETR) -> list:
     return model.config.classes or [f"class {k}" for k in range(model.config.num_classes)]
 
 
-def find_objects(model: DETR, image: Tensor, threshold: float) -> dict:
-    "scores (N,) above the threshold, falling; labels (N,); boxes (N,4) xyxy pixels. CheckpointError where the answers are no numbers."
-    found = model.detect([image], -1)[0]
+def find_objects(model: DETR, shot: Shot, threshold: float) -> dict:
+    "scores (N,) above the threshold, falling; labels (N,); boxes (N,4) xyxy pixels. CheckpointError where the answers are no numbers, DataError where memory ends."
+    try: found = model.detect([shot.image], -1)[0]
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and "memory" not in str(error): raise
+        refuse_file(shot.path, f"{shot.image.shape[-1]} x {shot.image.shape[-2]} pixels need more memory than this device has", "shrink it, or try --device cpu")
     if len(found["scores"]) < model.config.num_queries or not torch.isfinite(found["boxes"]).all():
         raise CheckpointError("the model's answers are not numbers (NaN or infinite): its weights are damaged or its training went wrong; take an earlier checkpoint")
     count = int((found["scores"] > threshold).sum())
@@ -201,7 +204,7 @@ def detect_all(model: DETR, paths: list, args, drawings: FreshNames = None, coco
             try:
                 for shot in read_shots(path, args.every, max_pixels=args.max_pixels):
                     if photos and shot.image.shape[-2:] != (model.config.image_size,) * 2: photos = warn_of_photos(model)
-                    found = find_objects(model, shot.image, args.threshold)
+                    found = find_objects(model, shot, args.threshold)
                     entry = as_entry(shot, found, names)
                     if rows: rows.add(shot, found, names)
                     if drawings: entry["drawn"] = str(drawings.write(shot.name, ".png", lambda place: draw(shot.image, found, names, place)))
