@@ -54,7 +54,8 @@ def voc(tmp_path):
 
 def test_train_leaves_a_run(run_folder):
     names = {path.name for path in run_folder.iterdir()}
-    assert names == {"config.json", "model.safetensors", "checkpoint.pt", "run.json", "log.csv", "loss.png", "predictions.png", "evaluation.json"}
+    assert names == {"config.json", "model.safetensors", "checkpoint.pt", "run.json", "log.csv", "loss.png", "predictions.png", "evaluation.json",
+                     "best.safetensors", "previous.pt", "manifest.json"}
     assert {"AP", "AP50", "APs", "AR100", "steps", "minutes"} <= set(json.loads((run_folder / "evaluation.json").read_text()))
     assert Image.open(run_folder / "predictions.png").size[0] > 500
     assert (run_folder / "log.csv").read_text().startswith("step,epoch,seconds,")
@@ -369,6 +370,7 @@ def test_a_run_is_never_overwritten(run_folder, capsys):
 def test_foreign_weights(run_folder, tmp_path, capsys):
     other = tmp_path / "other"
     shutil.copytree(run_folder, other)
+    for name in ("best.safetensors", "manifest.json"): (other / name).unlink()
     state = load_file(other / "model.safetensors")
     state["class_head.weight"] = state["class_head.weight"][:-1].contiguous()
     save_file(state, other / "model.safetensors")
@@ -426,10 +428,12 @@ def test_full_disk_keeps_the_old_files(run_folder, tmp_path):
     shutil.copytree(run_folder, out)
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     saved = json.loads((out / "run.json").read_text())
-    (out / "run.json").write_text(json.dumps({**saved, "epochs": 5}))
+    saved["plan"]["training"]["epochs"] = saved["epochs"] = 5  # as if it had been stopped after three of five
+    (out / "run.json").write_text(json.dumps(saved))
     state = torch.load(out / "checkpoint.pt", weights_only=True)
-    state["config"]["epochs"] = 5  # as if it had been stopped after three of five
+    state["config"]["epochs"] = state["plan"]["training"]["epochs"] = 5
     torch.save(state, out / "checkpoint.pt")
+    (out / "manifest.json").unlink()
     before |= {name: (out / name).read_bytes() for name in ("checkpoint.pt",)}
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
     process = command("train", "--resume", "--quiet", "--out", out, preexec_fn=limit)
