@@ -129,13 +129,17 @@ def parser() -> argparse.ArgumentParser:
     add("--resume", action="store_true", help="go on with the run in --out")
     add("--overfit", type=int, metavar="N", help="train and evaluate on the first N images only")
     add("--weights", metavar="CHECKPOINT", help="fine-tune this model (a folder or file in any layout): classes and queries are made to fit the data")
-    add("--backbone-weights", metavar="FILE", help="ResNet weights for the backbone of a new model (torchvision's keys; of version 1: --set stride_first=true)")
+    add("--backbone-weights", metavar="FILE", help="ResNet weights for the backbone of a new model: imagenet (downloads torchvision's), or a file (torchvision's keys; of version 1: --set stride_first=true)")
     add("--freeze-backbone", action="store_true", default=None, help="train only what comes after the backbone")
     add("--num-queries", type=int, metavar="N", help="object queries (default: the preset's or the checkpoint's, or 1.5 for each object of the fullest image)")
     add("--cache", type=int, metavar="N", help="freeze the backbone, and compute its features once for N augmented copies of each photo (preset photos on a CPU: 8)")
     add("--turns", action="store_true", default=None, help="photos without an above, cells or cards: train on them turned and mirrored too")
     add("--cache-after", choices=("layer1", "layer2", "layer3", "layer4"), help="where --cache cuts a ResNet: later stages are trained (default layer4, the end)")
     add("--snapshots", metavar="EPOCHS", help="epochs after which to keep the weights, too, in half precision: 0,1,4 (0: before the first)")
+    add("--evaluate-every", type=int, metavar="EPOCHS", help="epochs from one validation to the next (default: 5 validations a run on shapes, 20 on photos)")
+    add("--patience", type=int, metavar="N", help="stop early after N validations without a better one (default: never)")
+    add("--save-minutes", type=float, metavar="M", help="save within an epoch, too, every M minutes (default 5)")
+    add("--dry-run", action="store_true", help="check everything, show the plan, write nothing")
     add("--quiet", action="store_true", help="no progress bar")
 
     add = command("evaluate", "AP of a model on a data set, or of a COCO results file").add_argument

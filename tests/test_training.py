@@ -177,12 +177,19 @@ def test_grouped_training_resumes_bit_for_bit(tmp_path):
     assert state["config"]["group_by_aspect"] is True
 
 
+def as_of_old(folder, state):
+    "What older versions did not write: sums, a plan, and what only newer ones keep."
+    for name in ("manifest.json", "previous.pt"): (folder / name).unlink(missing_ok=True)
+    for name in ("plan", "window", "pending", "best", "stale", "stopped"): del state[name]
+
+
 def test_a_checkpoint_from_before_a_setting_resumes(tmp_path):
     "A run saved by an older version lacks the newer settings; it had their defaults. Another value is refused by name."
     data = ShapesDataset("train", n=8)
     config = dict(epochs=1, batch_size=4, device="cpu")
     fit(new_model(), data, config=TrainConfig(**config), out=tmp_path, progress=False)
     state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    as_of_old(tmp_path, state)
     del state["config"]["group_by_aspect"]
     state["config"]["decay"] = state["config"].pop("cooldown")  # its earlier name
     torch.save(state, tmp_path / "checkpoint.pt")
@@ -200,6 +207,7 @@ def test_the_earlier_name_of_cooldown_is_understood(tmp_path):
     data, config = ShapesDataset("train", n=8), dict(epochs=1, batch_size=4, device="cpu")
     fit(new_model(), data, config=TrainConfig(**config), out=tmp_path, progress=False)
     state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    as_of_old(tmp_path, state)
     del state["config"]["cooldown"]
     state["config"]["decay"] = 0.1
     torch.save(state, tmp_path / "checkpoint.pt")

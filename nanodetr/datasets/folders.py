@@ -44,7 +44,7 @@ def read_voc_kind(found: Found, wanted: list, findings: Findings, options: dict)
     others = read_parts(parts, [name for name in sorted(parts.annotations) if name not in read], Findings())
     for split in wanted:
         listed = parts.lists[split][0] if split in parts.lists else None
-        splits[split] = voc_records(parts, names[split], read, findings, backgrounds, listed)
+        splits[split] = voc_records(parts, names[split], read, findings, backgrounds and split != UNLISTED, listed, split != UNLISTED)
     return splits, voc_classes(parts.folder, [xml for xml, _ in [*read.values(), *others.values()]]), bool(declared_classes(parts.folder))
 
 # %% ../../nbs/datasets/folders.ipynb #ade10003
@@ -144,6 +144,7 @@ def divide(splits: dict, root: Path, val_share: float, seed: int, findings: Find
 def pick(splits: dict, root: Path, parts: dict, findings: Findings) -> None:
     "Replace the splits by parts, {split: names as `picture_names` gives them}: the division of an earlier run."
     there = {picture_name(root, record): record for records in splits.values() for record in records}
+    splits.clear()
     for split, names in parts.items():
         lost = [name for name in names if name not in there]
         if lost: findings.error(root, f"{len(lost)} of the {len(names)} pictures of the run's {split} are not there, {lost[0]} first", "put them back, or divide anew")

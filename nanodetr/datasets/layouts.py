@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['WORDS', 'COCO_KEYS', 'NAMES_FILES', 'LAYOUTS', 'Tree', 'split_word', 'by_split', 'Found', 'find_voc',
            'by_split_names', 'find_xml_beside', 'coco_rank', 'looks_coco', 'find_coco', 'looks_like_json',
-           'find_data_yaml', 'find_yolo_labels', 'Layout', 'what_is_there', 'inner_sets', 'search', 'recognise']
+           'find_data_yaml', 'find_yolo_labels', 'Layout', 'what_is_there', 'search', 'recognise']
 
 # %% ../../nbs/datasets/layouts.ipynb #8eff90f8
 import os
@@ -179,8 +179,8 @@ def find_data_yaml(tree: Tree, findings: Findings, options: dict) -> Found:
     if not fits: return None
     if len(fits) > 1 and "data.yaml" not in fits: refuse_file(tree.path(fits[0]), f"and {fits[1]} both describe a set", "remove one of them")
     path = tree.path("data.yaml" if "data.yaml" in fits else fits[0])
-    found = read_data_yaml(path, tree.root, findings, options.get("allow_outside", False))
-    return Found("yolo", tree.root, dict.fromkeys(found.splits), found)
+    found = read_data_yaml(path, path.parent, findings, options.get("allow_outside", False))
+    return Found("yolo", path.parent, dict.fromkeys(found.splits), found)
 
 
 def find_yolo_labels(tree: Tree, findings: Findings, options: dict) -> Found:
@@ -223,16 +223,6 @@ def what_is_there(tree: Tree) -> str:
     return ", ".join([f"{count} {kind}" for kind, count in kinds.most_common(5)] + folders[:5] + ["..."] * (len(folders) > 5))
 
 
-def inner_sets(tree: Tree) -> list:
-    "The folders directly below that would be recognised themselves."
-    found = []
-    for folder in sorted({name.partition("/")[0] for name in tree.files if "/" in name})[:50]:
-        try: layout, _ = search(Tree(tree.root / folder), Findings(), {})
-        except DataError: continue
-        if layout: found.append(folder)
-    return found
-
-
 def search(tree: Tree, findings: Findings, options: dict) -> tuple:
     "(layout, what it found), or (None, None)."
     for layout in LAYOUTS:
@@ -251,7 +241,5 @@ def recognise(root: str | Path, findings: Findings = None, **options) -> tuple:
     tree = Tree(root)
     layout, found = search(tree, Findings() if findings is None else findings, options)
     if layout: return layout, found
-    inner = inner_sets(tree)
-    if inner: refuse_file(root, f"is no data set itself, but {', '.join(inner[:4])}{', ...' * (len(inner) > 4)} in it would do", f"give {root / inner[0]}")
     expected = "; ".join(f"{layout.name}: {layout.looks}" for layout in LAYOUTS)
     refuse_file(root, f"not a data set of a known layout (found {what_is_there(tree)})", f"known are {expected}")

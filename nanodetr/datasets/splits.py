@@ -39,5 +39,5 @@ def share_out(records: list, share: float, seed: int = 0) -> tuple:
             if id(record) in val or not left: continue
             val.add(id(record))
             taken += 1
-    if not val: val = {id(next((record for record in queue if all(pictures[name] > 1 for name in classes[id(record)])), queue[0]))}
+    if not val: val = {id(next((record for record in queue if all(name is None or pictures[name] > 1 for name in classes[id(record)])), queue[0]))}
     return [record for record in records if id(record) not in val], [record for record in records if id(record) in val]

@@ -204,8 +204,10 @@ def read_parts(parts: VOCFolder, names: list, findings: Findings) -> dict:
     return found
 
 
-def voc_records(parts: VOCFolder, names: list, read: dict, findings: Findings, backgrounds: bool = False, listed: Path = None) -> list:
-    """The records of a split. names: of its pictures; read: of `read_parts`; listed: the split's list, for messages.
+def voc_records(parts: VOCFolder, names: list, read: dict, findings: Findings, backgrounds: bool = False,
+                listed: Path = None, meant: bool = True) -> list:
+    """The records of a split. names: of its pictures; read: of `read_parts`; listed: the split's list, for
+    messages; meant: does anybody want these pictures to be used?
 
     A picture without annotation is a background (a picture without objects) if backgrounds are wanted, and is left out, with
     a warning, if not. A name without both is an error.
@@ -221,15 +223,16 @@ def voc_records(parts: VOCFolder, names: list, read: dict, findings: Findings, b
             bare.append(parts.pictures[name][0])
             if backgrounds: records.append(Record(name, bare[-1], bare[-1]))
         else: findings.error(listed or parts.folder, f"{name} has neither picture nor annotation", "correct the name, or take it out of the list")
-    note_backgrounds(bare, listed or parts.folder, backgrounds, findings)
+    note_backgrounds(bare, listed or parts.folder, backgrounds, findings, meant)
     return records
 
 
-def note_backgrounds(bare: list, where: Path, wanted: bool, findings: Findings) -> None:
+def note_backgrounds(bare: list, where: Path, wanted: bool, findings: Findings, meant: bool = True) -> None:
     "Note the pictures without annotation, with their number and the first of their names."
     if not bare: return
     names = ", ".join(path.name for path in bare[:3]) + ", ..." * (len(bare) > 3)
     if wanted: findings.note(where, f"{len(bare)} picture(s) without annotation count as backgrounds: {names}")
+    elif not meant: findings.note(where, f"{len(bare)} picture(s) without annotation are in no list: {names}")
     else: findings.warning(where, f"{len(bare)} picture(s) without annotation are left out: {names}",
                            "if nothing is to be found in them, take them as backgrounds (--backgrounds, in Python backgrounds=True)")
 

@@ -1,0 +1,621 @@
+"Folders as annotation tools write them: recognised, read and judged alike by `check` and by `train`. Each case is drawn here."
+import json
+import math
+import os
+import random
+import shutil
+import struct
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from nanodetr.checkpoints.config import DETRConfig
+from nanodetr.cli import main
+from nanodetr.commands.train import prepare_data
+from nanodetr.data import CocoDataset, VOCDataset, check_dataset, open_dataset
+from nanodetr.datasets import layouts
+from nanodetr.datasets.folders import open_sets, read_folder
+from nanodetr.datasets.layouts import LAYOUTS, recognise
+from nanodetr.datasets.page import check_page
+from nanodetr.datasets.records import Annotation, Record
+from nanodetr.datasets.splits import share_out
+from nanodetr.datasets.yolo import read_yaml
+from nanodetr.errors import DataError, NanodetrError
+
+FUZZ = 10_000 if os.environ.get("NANODETR_FUZZ") else 60
+
+
+# ---------------------------------------------------------------- drawing folders
+
+def picture(path: Path, seed: int = 0, size: tuple = (64, 48), **save) -> None:
+    "A grey picture (w, h) with a bright block."
+    pixels = np.random.default_rng(seed).integers(60, 90, (size[1], size[0], 3), dtype=np.uint8)
+    pixels[size[1] // 4:size[1] // 2, size[0] // 4:size[0] // 2] = (220, 60 + 40 * (seed % 4), 40)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, **save)
+
+
+def put(path: Path, text: str, encoding: str = "utf-8") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(text.encode(encoding))
+
+
+def xml(name: str = "cup", box: tuple = (17, 13, 32, 24), size: tuple = (64, 48), filename: str = "x.jpg", extra: str = "") -> str:
+    objects = f"<object><name>{name}</name><bndbox><xmin>{box[0]}</xmin><ymin>{box[1]}</ymin><xmax>{box[2]}</xmax><ymax>{box[3]}</ymax></bndbox></object>" if box else ""
+    return f"<annotation><filename>{filename}</filename><size><width>{size[0]}</width><height>{size[1]}</height></size>{objects}{extra}</annotation>"
+
+
+def voc(root: Path, names: str | list = "abcd", val: str | list = "cd", classes: tuple = ("cup", "spoon"), lists: bool = True,
+        pictures: str = "JPEGImages", annotations: str = "Annotations", ending: str = ".jpg", box: tuple = (17, 13, 32, 24)) -> Path:
+    for k, name in enumerate(names):
+        picture(root / pictures / f"{name}{ending}", k)
+        put(root / annotations / f"{name}.xml", xml(classes[k % len(classes)], box, filename=f"{name}{ending}"))
+    if lists:
+        put(root / "ImageSets/Main/train.txt", "".join(f"{name}\n" for name in names if name not in val))
+        put(root / "ImageSets/Main/val.txt", "".join(f"{name}\n" for name in val))
+    return root
+
+
+CUP = [{"id": 1, "name": "cup"}]
+
+
+def coco(names: list, categories: list = CUP, label=lambda k: 1, box: tuple = (16, 12, 16, 12), **row) -> dict:
+    return {"images": [{"id": k, "file_name": name, "width": 64, "height": 48} for k, name in enumerate(names)], "categories": categories,
+            "annotations": [{"id": k + 1, "image_id": k, "category_id": label(k), "bbox": list(box), "area": 192, "iscrowd": 0, **row} for k in range(len(names))]}
+
+
+def coco_set(root: Path, train: dict = None, val: dict = None, encoding: str = "utf-8", folder: str = "annotations") -> Path:
+    for split, data in (("train", train or coco(["t0.jpg", "t1.jpg"])), ("val", val or coco(["v0.jpg", "v1.jpg"]))):
+        for k, row in enumerate(data["images"]): picture(root / "images" / row["file_name"], k)
+        put(root / folder / f"instances_{split}.json", json.dumps(data), encoding)
+    return root
+
+
+def yolo(root: Path, place="images/{split}", labels="labels/{split}", yaml: str = "train: images/train\nval: images/val\nnames: [cup, spoon]\n",
+         row: str = "{k} 0.375 0.375 0.25 0.25\n", splits: tuple = ("train", "val"), file: str = "data.yaml") -> Path:
+    for split in splits:
+        for k in range(2):
+            picture(root / place.format(split=split) / f"{split}{k}.jpg", k)
+            put(root / labels.format(split=split) / f"{split}{k}.txt", row.format(k=k))
+    if yaml: put(root / file, yaml)
+    return root
+
+
+def roboflow(root: Path, categories: list, label) -> Path:
+    for split in ("train", "valid", "test"):
+        names = [f"{split}{k}_jpg.rf.{k:06x}.jpg" for k in range(2)]
+        for k, name in enumerate(names): picture(root / split / name, k)
+        put(root / split / "_annotations.coco.json", json.dumps(coco(names, categories, label, segmentation=[])))
+    put(root / "README.roboflow.txt", "exported")
+    return root
+
+
+# ---------------------------------------------------------------- what tools write
+
+def flat(root, ending=".jpg", where="", names="abcd"):
+    for k, name in enumerate(names):
+        picture(root / where / f"{name}{ending}", k)
+        put(root / where / f"{name}.xml", xml())
+    return root
+
+
+def one_json(root, file, where="", names=tuple("abcd"), prefix=""):
+    for k, name in enumerate(names): picture(root / where / f"{name}.jpg", k)
+    put(root / file, json.dumps(coco([f"{prefix}{name}.jpg" for name in names])))
+    return root
+
+
+def cvat_voc(root):
+    voc(root, lists=False)
+    put(root / "ImageSets/Main/default.txt", "a\nb\nc\nd\n")
+    put(root / "ImageSets/Main/cup_default.txt", "a  1\nb -1\nc  1\nd -1\n")
+    put(root / "labelmap.txt", "# label:color_rgb:parts:actions\nbackground:0,0,0::\nspoon:10,20,30::\ncup:1,2,3::\n")
+    return root
+
+
+def tag_lists(root, form="{name}.jpg {flag}", tags=("cup", "spoon"), join="\r\n"):
+    voc(root, lists=False)
+    for split, part in (("train", "ab"), ("val", "cd")):
+        for tag in tags: put(root / f"ImageSets/Main/{tag}{'_' * bool(tag)}{split}.txt", join.join(form.format(name=n, flag=1 if (n in "ac") == (tag != "spoon") else -1) for n in part))
+    return root
+
+
+def voc2007(root):
+    voc(root, lists=False)
+    put(root / "ImageSets/Main/trainval.txt", "a\nb\nc\n"), put(root / "ImageSets/Main/test.txt", "d\n")
+    return root
+
+
+def yolo_lists(root):
+    yolo(root, yaml="train: train.txt\nval: val.txt\nnames:\n  0: cup\n  1: 'spoon'\n")
+    for split in ("train", "val"): put(root / f"{split}.txt", "".join(f"./images/{split}/{split}{k}.jpg\n" for k in range(2)))
+    return root
+
+
+def darknet(root):
+    yolo(root, "obj_train_data", "obj_train_data", "cup\nspoon\n", splits=("train", "val"), file="obj.names")
+    put(root / "obj.data", "classes = 2\ntrain = data/train.txt\nnames = data/obj.names\n")
+    return root
+
+
+# name: (how to draw it, the layout's name, does it have a val split?)
+TOOLS = {
+    "Pascal VOC": (voc, "Pascal VOC", True),
+    "Pascal VOC in its kit": (lambda r: voc(r / "VOCdevkit/VOC2012").parents[1], "Pascal VOC", True),
+    "Pascal VOC 2007": (voc2007, "Pascal VOC", False),
+    "CVAT VOC": (cvat_voc, "Pascal VOC", False),
+    "CVAT VOC in folders": (lambda r: voc(r, ["cam1/a", "cam1/b", "cam2/a", "cam2/b"], ["cam2/a", "cam2/b"]), "Pascal VOC", True),
+    "VoTT": (tag_lists, "Pascal VOC", True),
+    "names with endings": (lambda r: tag_lists(r, "{name}.jpg", ("",), "\n"), "Pascal VOC", True),
+    "names with flags": (lambda r: tag_lists(r, "{name} {flag}", ("",), "\n"), "Pascal VOC", True),
+    "Label Studio VOC": (lambda r: voc(r, lists=False, pictures="images"), "Pascal VOC", False),
+    "Kaggle": (lambda r: voc(r, lists=False, pictures="images", annotations="annotations", ending=".png"), "Pascal VOC", False),
+    "folders of splits in Annotations": (lambda r: voc(r, ["train/a", "train/b", "val/a"], [], lists=False), "Pascal VOC", True),
+    "labelImg": (flat, "VOC beside the pictures", False),
+    "labelImg in folders": (lambda r: flat(flat(r, where="cam1"), where="cam2"), "VOC beside the pictures", False),
+    "Roboflow VOC": (lambda r: flat(flat(r, where="train"), where="valid"), "VOC beside the pictures", True),
+    "COCO": (coco_set, "COCO", True),
+    "CVAT COCO": (lambda r: one_json(r, "annotations/instances_default.json", "images/default"), "COCO", False),
+    "CVAT COCO of a project": (lambda r: one_json(one_json(r, "annotations/instances_Train.json", "images/Train"), "annotations/instances_Validation.json", "images/Validation", "ef"), "COCO", True),
+    "Roboflow COCO": (lambda r: roboflow(r, [{"id": 0, "name": "kitchen", "supercategory": "none"}, {"id": 1, "name": "cup", "supercategory": "kitchen"}], lambda k: 1), "COCO", True),
+    "Label Studio COCO": (lambda r: one_json(r, "result.json", "images", prefix="images/"), "COCO", False),
+    "Label Studio COCO on Windows": (lambda r: one_json(r, "result.json", "images", prefix="images\\"), "COCO", False),
+    "FiftyOne": (lambda r: one_json(r, "labels.json", "data"), "COCO", False),
+    "FiftyOne with splits": (lambda r: one_json(one_json(r, "train/labels.json", "train/data"), "validation/labels.json", "validation/data", "ef"), "COCO", True),
+    "makesense": (lambda r: one_json(r, "labels_my-project-name_2024-01-01-10-00-00.json"), "COCO", False),
+    "a file of any name": (lambda r: one_json(r, "my export.json", "photos"), "COCO", False),
+    "Ultralytics": (yolo, "YOLO with data.yaml", True),
+    "Ultralytics, names by number": (lambda r: yolo(r, yaml="path: ../datasets/coco8  # root\ntrain: images/train\nval: images/val\ntest:\n\nnames:\n  0: cup\n  1: spoon\n\n"
+                                                    "download: |\n  import os\n  names: no\n", file="coco8.yaml"), "YOLO with data.yaml", True),
+    "Roboflow YOLO": (lambda r: yolo(r, "{split}/images", "{split}/labels", "train: ../train/images\nval: ../valid/images\ntest: ../test/images\n\nnc: 2\nnames: ['cup', 'spoon']\n\n"
+                                     "roboflow:\n  workspace: me\n  project: mine\n", splits=("train", "valid")), "YOLO with data.yaml", True),
+    "YOLO with lists": (yolo_lists, "YOLO with data.yaml", True),
+    "YOLO with several folders": (lambda r: yolo(r, yaml="train: [images/train]\nval:\n- images/val\nnames: {0: cup, 1: spoon}\n"), "YOLO with data.yaml", True),
+    "Label Studio YOLO": (lambda r: yolo(r, "images", "labels", "cup\n", "0 0.375 0.375 0.25 0.25\n", ("t",), "classes.txt"), "YOLO without data.yaml", False),
+    "labelImg YOLO": (lambda r: yolo(r, "", "", "cup\n", "0 0.375 0.375 0.25 0.25\n", ("t",), "classes.txt"), "YOLO without data.yaml", False),
+    "darknet": (darknet, "YOLO without data.yaml", False),
+    "Roboflow darknet": (lambda r: yolo(r, "{split}", "{split}", "cup\nspoon\n", splits=("train", "valid"), file="train/_darknet.labels"), "YOLO without data.yaml", True)}
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_what_a_tool_writes_is_recognised_and_read(tool, tmp_path):
+    draw, layout, has_val = TOOLS[tool]
+    root = draw(tmp_path / "set")
+    assert recognise(root)[0].name == layout
+    report = check_dataset(root)
+    if not has_val:
+        assert [what for _, what in report.problems][0].startswith("has no val split") and "--val-share 0.2" in str(report)
+        with pytest.raises(DataError, match="--val-share 0.2"): open_sets(root)
+        with pytest.raises(DataError, match="--val-share 0.2"): open_dataset(root, "val")
+    options = {} if has_val else {"val_share": 0.5}
+    report, folder = check_dataset(root, **options), open_sets(root, **options)
+    assert report.ok and report.findings.of("warning") == [], str(report)
+    for split in ("train", "val"):
+        data = folder.dataset(split)
+        assert len(data) >= 1 and set(data.classes) <= {"cup", "spoon"} and "cup" in data.classes
+        for i in range(len(data)):
+            target = data.get_target(i)
+            assert target["boxes"].tolist() == [[16, 12, 32, 24]] and data[i][0].shape == (3, 48, 64)
+    assert len({data.path(i) for split in ("train", "val") for data in [folder.dataset(split)] for i in range(len(data))}) == len(folder.splits["train"]) + len(folder.splits["val"])
+
+
+def test_every_layout_is_tried():
+    assert {layout for _, layout, _ in TOOLS.values()} == {layout.name for layout in LAYOUTS}
+
+
+def test_one_message_for_what_is_unknown(tmp_path):
+    picture(tmp_path / "photos/a.jpg"), put(tmp_path / "photos/boxes.csv", "a.jpg,1,2,3,4")
+    with pytest.raises(DataError) as error: open_dataset(tmp_path)
+    said = str(error.value)
+    assert "\n" not in said and "found 1 .jpg, 1 .csv, photos/" in said and all(layout.name in said for layout in LAYOUTS)
+    for folder in ("one", "two"): voc(tmp_path / folder / "deep")
+    with pytest.raises(DataError, match="has 2 folders with annotations, one/deep and two/deep first; give one of them"): open_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("tool", ["Pascal VOC", "COCO", "Ultralytics", "Roboflow VOC"])
+def test_a_folder_too_high_will_do(tool, tmp_path):
+    "An archive unpacked into a folder of its own name: the set is found one folder below."
+    TOOLS[tool][0](tmp_path / "export")
+    assert check_dataset(tmp_path).ok and len(open_sets(tmp_path).splits["train"]) >= 2
+
+
+# ---------------------------------------------------------------- one verdict
+
+def more_val(root):
+    abc = [{"id": k, "name": name} for k, name in enumerate("ABC")]
+    return coco_set(root, coco(["t0.jpg", "t1.jpg", "t2.jpg"], abc, lambda k: k), coco(["v0.jpg", "v1.jpg"], abc + [{"id": 3, "name": "D"}], lambda k: 2 * k + 1))
+
+
+def percent(root):
+    for k, name in enumerate("abcd"):
+        picture(root / f"JPEGImages/{name}.jpg", k, (640, 480)), put(root / f"Annotations/{name}.xml", xml(box=(25, 25, 75, 75), size=(640, 480)))
+    for split, names in (("train", "ab"), ("val", "cd")): put(root / f"ImageSets/Main/{split}.txt", "\n".join(names))
+    return root
+
+
+def with_picture(root, name, **how):
+    picture(root / name, **how)
+    return root
+
+
+def with_list(root, text):
+    with open(root / "ImageSets/Main/train.txt", "a") as file: file.write(text)
+    return root
+
+
+def with_text(root, name, text):
+    put(root / name, text)
+    return root
+
+
+def many(root, count=300):
+    data = coco(["t0.jpg", "t1.jpg"])
+    data["annotations"] = [{"id": k, "image_id": 0, "category_id": 1, "bbox": [k % 20 * 3, k // 20 * 3, 3, 3]} for k in range(count)]
+    return coco_set(root, data)
+
+
+def doubled(root):
+    data = coco(["t0.jpg", "t1.jpg"])
+    data["annotations"] += [{**data["annotations"][0], "segmentation": {"counts": [10, 20, 3042], "size": [48, 64]}, "iscrowd": 1}, data["annotations"][1]]
+    return coco_set(root, data)
+
+
+# name: (how to draw it, what check and train say: None when it is accepted without a word, "warning: ..." when with one, else the refusal)
+CASES = {
+    "01 a root category of another name": (TOOLS["Roboflow COCO"][0], None),
+    "01 a root category of the same name": (lambda r: roboflow(r, [{"id": 0, "name": "cup", "supercategory": "none"}, {"id": 1, "name": "cup", "supercategory": "cup"}], lambda k: 1), None),
+    "02 val has a class more": (more_val, "unknown class 'D' (1 object(s)), not among A, B, C"),
+    "03 names with spaces": (lambda r: voc(r, ["WhatsApp Image 1", "IMG 3 (copy)"], ["IMG 3 (copy)"], ("cup",)), None),
+    "03 names in quotes": (lambda r: with_text(with_text(voc(r, ["my photo 1", "my photo 2"], [], ("cup",)), "ImageSets/Main/train.txt", '"my photo 1"\n'), "ImageSets/Main/val.txt", '"my photo 2"\n'), None),
+    "04 AppleDouble files": (lambda r: with_text(with_text(voc(r), "Annotations/._a.xml", "\0\5\26\7Mac OS X"), "JPEGImages/._a.jpg", "\0\5\26\7Mac OS X"), None),
+    "06 a byte-order mark": (lambda r: coco_set(r, encoding="utf-8-sig"), None),
+    "06 UTF-16": (lambda r: coco_set(r, encoding="utf-16"), None),
+    "07 the other case": (lambda r: coco_set(r, folder="Annotations"), None),
+    "11 two pictures of one stem, one meant": (lambda r: with_picture(voc(r), "JPEGImages/a.png"), "warning: has a namesake (a.png); a.xml says that it means this one"),
+    "11 two pictures of one stem": (lambda r: with_picture(with_text(voc(r), "Annotations/a.xml", xml(filename="IMG_7.HEIC")), "JPEGImages/a.png"), "a.jpg and a.png both are its picture"),
+    "11 two folders with one name": (lambda r: with_picture(with_picture(one_json(r, "my.json", "cam1"), "cam2/a.jpg"), "cam2/b.jpg"), "its picture a.jpg may be cam1/a.jpg or cam2/a.jpg"),
+    "11 two annotations of one picture": (lambda r: with_text(voc(r), "Annotations/a.XML", xml()), "annotates the same picture"),
+    "14 a little left": (lambda r: coco_set(r, coco(["t0.jpg", "t1.jpg", "t2.jpg"], box=(-3, 12, 16, 12))), "warning: 3 of 5 boxes leave their picture on one side (left)"),
+    "14 a little right": (lambda r: coco_set(r, coco(["t0.jpg", "t1.jpg", "t2.jpg"], box=(56, 12, 11, 12))), "warning: 3 of 5 boxes leave their picture on one side (right)"),
+    "14 a very little left": (lambda r: coco_set(r, coco(["t0.jpg", "t1.jpg"], box=(-0.6, 12, 16, 12))), None),
+    "14 two corners": (lambda r: coco_set(r, coco(["t0.jpg", "t1.jpg"], box=(30, 20, 60, 44)), coco(["v0.jpg"], box=(10, 10, 30, 30))), "would fit as two corners x0, y0, x1, y1"),
+    "14 far outside": (lambda r: coco_set(r, coco(["t0.jpg", "t1.jpg", "t2.jpg"], box=(60, 12, 16, 12))), "3 of 5 box(es) lie mostly outside their picture"),
+    "15 three hundred objects": (many, None),
+    "20 persons of one's own": (lambda r: voc(r, classes=("person",)), None),
+    "20 persons and helmets": (lambda r: voc(r, classes=("person", "helmet")), None),
+    "20 a slip in val": (lambda r: with_text(voc(r), "Annotations/d.xml", xml("dog")), "warning: class 'dog' has 1 object(s) in val, and never occurs in the training split"),
+    "21 fractions in COCO": (lambda r: coco_set(r, *(coco([f"{s}.jpg"], box=(0.25, 0.25, 0.5, 0.5)) for s in "tv")), "fractions of the picture, where pixels are meant"),
+    "21 fractions in VOC": (lambda r: voc(r, box=(0.25, 0.25, 0.75, 0.75)), "fractions of the picture, where pixels are meant"),
+    "21 percent": (percent, "percent, where pixels are meant"),
+    "21 pixels in YOLO": (lambda r: yolo(r, row="{k} 24 18 16 12\n"), "has numbers up to 32 where YOLO's format has fractions"),
+    "25 a picture without annotation": (lambda r: with_list(with_picture(voc(r), "JPEGImages/empty.jpg"), "empty\n"), "warning: 1 picture(s) without annotation are left out: empty.jpg"),
+    "25 a name without picture": (lambda r: with_list(voc(r), "ghost\n"), "ghost has neither picture nor annotation"),
+    "26 parts and actions": (lambda r: with_text(voc(r), "Annotations/a.xml", xml(extra="<object><name>cup</name><part><name>head</name><bndbox><xmin>20</xmin><ymin>18</ymin><xmax>30</xmax>"
+                                                 "<ymax>28</ymax></bndbox></part><bndbox><xmax>48.4</xmax><xmin>17.2</xmin><ymax>40</ymax><ymin>17</ymin></bndbox></object>")), None),
+    "26 endings of all kinds": (lambda r: with_picture(with_picture(voc(r, "abcd", "cd"), "JPEGImages/e.JPG"), "JPEGImages/f.webp"), None),
+    "26 a picture of one pixel": (lambda r: with_picture(with_text(voc(r), "Annotations/a.xml", xml(box=(1, 1, 2, 2), size=(1, 1))), "JPEGImages/a.jpg", size=(1, 1)), None),
+    "26 a crowd as RLE, and an id twice": (doubled, "warning: 2 annotation(s) have the id of another"),
+    "a box of one pixel": (lambda r: with_text(voc(r), "Annotations/a.xml", xml(box=(5, 5, 5, 5))), None),
+    "a box without area": (lambda r: with_text(voc(r), "Annotations/a.xml", xml(box=(5, 5, 4, 5))), "warning: cup box (5, 5, 4, 5): no area"),
+    "a box that is no number": (lambda r: with_text(voc(r), "Annotations/a.xml", xml(box=("nan", 5, 9, 9))), "not a number"),
+    "a class that the list lacks": (lambda r: with_text(voc(r), "classes.txt", "cup\n"), "unknown class 'spoon' (2 object(s)), not among cup"),
+    "a class without objects": (lambda r: with_text(voc(r), "classes.txt", "cup\nspoon\nfork\n"), "warning: 1 class(es) are listed and have no object: fork"),
+    "a picture of another size": (lambda r: with_picture(voc(r), "JPEGImages/a.jpg", size=(50, 50)), "is 50 x 50 pixels, its annotation says 64 x 48"),
+    "the same picture twice": (lambda r: with_list(voc(r), "c\n"), "warning: 1 picture(s), this one first, are in train and in val"),
+    "no objects": (lambda r: voc(r, box=None), "no picture of the training split has an object"),
+    "an empty list": (lambda r: with_text(voc(r), "ImageSets/Main/train.txt", "\n"), "is empty"),
+    "an empty split": (lambda r: coco_set(r, None, {**coco([]), "images": []}), "lists no images"),
+    "two files for one split": (lambda r: with_text(with_text(coco_set(r), "annotations/instances_train2014.json", "{}"), "annotations/instances_train.json", "{}"), "has no list 'images'"),
+    "two years": (lambda r: two_years(coco_set(r)), "instances_train2014.json and annotations/instances_train2017.json both fit split 'train'"),
+    "a path that climbs": (lambda r: outside(r, "../secret.jpg"), "which is outside"),
+    "an absolute path": (lambda r: outside(r, None), "which is outside"),
+    "a name in a list that climbs": (lambda r: with_list(voc(r), "../../secret\n"), "has neither picture nor annotation"),
+    "a yaml that climbs": (lambda r: yolo(r, yaml="train: ../../../etc\nval: images/val\nnames: [cup, spoon]\n"), "which is not in"),
+    "a yaml that is absolute": (lambda r: yolo(r, yaml="train: /etc\nval: images/val\nnames: [cup, spoon]\n"), "which is outside"),
+    "an entity bomb": (lambda r: with_text(voc(r), "Annotations/a.xml", '<!DOCTYPE a [<!ENTITY b "ha"><!ENTITY c "&b;&b;&b;">]><annotation>&c;</annotation>'), "holds a DOCTYPE"),
+    "a cut XML": (lambda r: with_text(voc(r), "Annotations/a.xml", xml()[:60]), "broken XML"),
+    "an empty XML": (lambda r: with_text(voc(r), "Annotations/a.xml", ""), "broken XML"),
+    "an XML of something else": (lambda r: with_text(voc(r), "Annotations/a.xml", "<annotations><version>1.1</version></annotations>"), "is no VOC annotation: it begins with <annotations>"),
+    "a cut JSON": (lambda r: with_text(coco_set(r), "annotations/instances_train.json", json.dumps(coco(["t0.jpg"]))[:80]), "broken JSON at line 1"),
+    "an empty JSON": (lambda r: with_text(coco_set(r), "annotations/instances_train.json", ""), "not a JSON text file"),
+    "a cut label file": (lambda r: with_text(yolo(r), "labels/train/train0.txt", "0 0.5 0.5 0.2"), "row 1, '0 0.5 0.5 0.2', is not a class and four fractions"),
+    "a class beyond the list": (lambda r: with_text(yolo(r), "labels/train/train0.txt", "2 0.5 0.5 0.2 0.2"), "row 1 has class 2, and the set has classes 0 to 1"),
+    "outlines in YOLO": (lambda r: yolo(r, row="{k} 0.25 0.25 0.5 0.25 0.5 0.5\n"), None),
+    "keypoints in YOLO": (lambda r: yolo(r, row="{k} 0.375 0.375 0.25 0.25 0.3 0.3 2 0.4 0.4 1\n", yaml="train: images/train\nval: images/val\nkpt_shape: [2, 3]\nnames: [cup, spoon]\n"), None),
+    "detections in YOLO": (lambda r: yolo(r, row="{k} 0.375 0.375 0.25 0.25 0.9\n"), "is not a class and four fractions"),
+    "no label files": (lambda r: shutil.rmtree(yolo(r) / "labels") or r, "none of the 2 pictures of train has a label file"),
+    "no names of classes": (lambda r: yolo(r, "images", "labels", None, splits=("t",)), "no names of the classes"),
+    "a yaml that says two things": (lambda r: yolo(r, yaml="train: images/train\nval: images/val\nnc: 3\nnames: [cup, spoon]\n"), "says nc: 3 and names 2 classes"),
+    "nothing to train on": (lambda r: one_json(r, "annotations/instances_val.json", "images"), "has no pictures to train on"),
+}
+
+
+def two_years(root):
+    for year in (2014, 2017): shutil.copy(root / "annotations/instances_train.json", root / f"annotations/instances_train{year}.json")
+    (root / "annotations/instances_train.json").unlink()
+    return root
+
+
+def outside(root, name):
+    picture(root.parent / "secret.jpg")
+    data = coco(["t0.jpg", "t1.jpg"])
+    coco_set(root, data)
+    data["images"][0]["file_name"] = name or str(root.parent / "secret.jpg")
+    put(root / "annotations/instances_train.json", json.dumps(data))
+    return root
+
+
+def stage_of_train(root, **options) -> str:
+    "What `nanodetr train` says of a folder before it builds a model: the refusal, or empty."
+    try: prepare_data(str(root), "nano", DETRConfig.preset("nano"), **options)
+    except NanodetrError as error: return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_check_and_train_agree(case, tmp_path, capsys):
+    draw, expected = CASES[case]
+    root = draw(tmp_path / "set")
+    options = {"val_share": 0.5} if "my.json" in os.listdir(root) else {}
+    try: report = check_dataset(root, **options)
+    except DataError as error: said, ok, clean = str(error), False, False
+    else: said, ok, clean = str(report), report.ok, "no problems" in str(report)
+    refusal = stage_of_train(root, **options)
+    assert ok == (refusal == ""), (said, refusal)
+    assert "\n" not in refusal and (clean or not clean and (refusal or expected is not None)), said
+    if expected is None: assert clean and "warning" not in capsys.readouterr().err, said
+    elif expected.startswith("warning: "):
+        assert ok and expected[9:] in said, said
+        assert "warning" in capsys.readouterr().err  # train says so, too
+    else: assert expected in refusal and expected in said and "; " in refusal, (said, refusal)
+
+
+# ---------------------------------------------------------------- the commands themselves
+
+@pytest.mark.parametrize("tool, flags", [("CVAT VOC", ["--val-share", "0.5", "--seed", "3"]), ("Roboflow YOLO", []), ("Roboflow COCO", [])])
+def test_a_tools_folder_is_trained(tool, flags, tmp_path, capsys):
+    root, out = TOOLS[tool][0](tmp_path / "set"), tmp_path / "run"
+    assert main(["check", str(root), *flags]) == 0
+    assert main(["train", "--data", str(root), "--overfit", "2", "--epochs", "1", "--quiet", "--out", str(out), *flags]) == 0
+    assert json.loads((out / "config.json").read_text())["classes"] == open_sets(root, **({"val_share": 0.5, "seed": 3} if flags else {})).classes
+    if not flags: return
+    names = {split: (out / f"{split}.txt").read_text().split() for split in ("train", "val")}
+    assert sorted(names["train"] + names["val"]) == [f"JPEGImages/{name}.jpg" for name in "abcd"] and len(names["val"]) == 2
+    assert open_sets(root, val_share=0.5, seed=3).names("val") == names["val"]
+    picture(root / "JPEGImages/e.jpg"), put(root / "Annotations/e.xml", xml())  # the folder grows; the run's val stays
+    put(root / "ImageSets/Main/default.txt", "a\nb\nc\nd\ne\n")
+    capsys.readouterr()
+    assert main(["evaluate", str(out), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["AP"] >= -1
+
+
+def test_flags_that_make_no_sense(tmp_path, capsys):
+    root = voc(tmp_path / "set")
+    for share in ("0", "1", "-0.2", "nan", "20"):
+        assert main(["check", str(root), "--val-share", share]) == 2 and "between 0 and 1" in capsys.readouterr().err
+    assert main(["check", str(root), "--val-share", "0.2"]) == 1 and "has a val split of its own; leave out --val-share" in capsys.readouterr().out
+
+
+def test_backgrounds_where_asked(tmp_path):
+    root = with_list(with_picture(voc(tmp_path / "set"), "JPEGImages/empty.jpg"), "empty\n")
+    folder = open_sets(root, backgrounds=True)
+    assert len(folder.splits["train"]) == 3 and folder.splits["train"][2].objects == [] and len(open_sets(root).splits["train"]) == 2
+    assert "count as backgrounds: empty.jpg" in str(check_dataset(root, backgrounds=True))
+    root = one_json(tmp_path / "coco", "annotations/instances_train.json", "images/train")
+    one_json(root, "annotations/instances_val.json", "images/val", "ef"), picture(root / "images/train/empty.jpg")
+    assert [len(open_sets(root, backgrounds=more).splits["train"]) for more in (False, True)] == [4, 5]
+    assert len(open_dataset(root, "train", backgrounds=True)[4][1]["labels"]) == 0
+
+
+def test_outside_where_allowed(tmp_path):
+    for name in ("../secret.jpg", None):
+        root = outside(tmp_path / f"set{name is None}", name)
+        data = open_dataset(root, "train", allow_outside=True)
+        assert data.path(0).resolve() == (tmp_path / "secret.jpg").resolve() and check_dataset(root, allow_outside=True).ok
+        with pytest.raises(DataError, match="--allow-outside"): CocoDataset(root / "images", root / "annotations/instances_train.json")
+        CocoDataset(root / "images", root / "annotations/instances_train.json", allow_outside=True) if name is None else None
+
+
+def test_a_path_that_climbs_and_stays_inside_is_fine(tmp_path):
+    root = coco_set(tmp_path / "set")
+    for split in "train", "val":
+        data = json.loads((root / f"annotations/instances_{split}.json").read_text())
+        for row in data["images"]: row["file_name"] = f"../images/{row['file_name']}"
+        put(root / f"annotations/instances_{split}.json", json.dumps(data))
+    assert check_dataset(root).ok and open_dataset(root, "val").path(0).resolve() == (root / "images/v0.jpg").resolve()
+
+
+# ---------------------------------------------------------------- classes meet by name
+
+@pytest.mark.parametrize("order", [[0, 1, 2], [2, 0, 1], [0, 2]])
+def test_labels_follow_names(order, tmp_path):
+    "Val lists the classes in another order, or fewer of them: each picture of val has the label that its name has in train."
+    names = ["A", "B", "C"]
+    train = coco(["t0.jpg", "t1.jpg", "t2.jpg"], [{"id": k, "name": name} for k, name in enumerate(names)], lambda k: k)
+    val = coco([f"v{k}.jpg" for k in range(len(order))], [{"id": k, "name": names[n]} for k, n in enumerate(order)], lambda k: k)
+    root = coco_set(tmp_path, train, val)
+    for data in (open_sets(root).dataset("val"), open_dataset(root, "val")):
+        assert data.classes == names and [int(data.get_target(k)["labels"][0]) for k in range(len(order))] == order
+
+
+def test_the_root_category_is_dropped_in_evaluation_too(tmp_path):
+    from nanodetr.evaluation import evaluate_detections
+    from nanodetr.datasets.coco import read_coco_results
+    root = CASES["01 a root category of the same name"][0](tmp_path)
+    truth = json.loads((root / "valid/_annotations.coco.json").read_text())
+    put(tmp_path / "dt.json", json.dumps([{"image_id": row["image_id"], "category_id": 1, "bbox": row["bbox"], "score": 0.9} for row in truth["annotations"]]))
+    with pytest.warns(UserWarning, match="category 'cup' is only the root"): found, targets, classes = read_coco_results(root / "valid/_annotations.coco.json", tmp_path / "dt.json")
+    assert classes == ["cup"] and evaluate_detections(found, targets)["AP"] == pytest.approx(1)
+    assert open_dataset(root, "train").classes == open_dataset(root, "val").classes == ["cup"]
+
+
+def test_test_may_be_broken_and_is_said(tmp_path):
+    "Training needs train and val; what is wrong with other splits is a warning."
+    root = with_text(voc(tmp_path), "ImageSets/Main/test.txt", "ghost\n")
+    report = check_dataset(root)
+    assert report.ok and any("ghost" in what for _, what in report.problems) and stage_of_train(root) == ""
+    with pytest.raises(DataError, match="ghost"): open_dataset(root, "test")
+
+
+# ---------------------------------------------------------------- true names
+
+def test_a_file_system_that_ignores_case(tmp_path, monkeypatch):
+    "As on macOS and Windows, every question is answered without regard to case; a COCO folder stays one, and so does VOC's."
+    plain = {name: getattr(os.path, name) for name in ("exists", "isdir", "isfile")}
+
+    def forgiving(ask):
+        def answer(path):
+            here = Path(path)
+            if ask(here): return True
+            try: return any(one.name.lower() == here.name.lower() and ask(one) for one in here.parent.iterdir())
+            except OSError: return False
+        return answer
+    coco_set(tmp_path / "coco"), voc(tmp_path / "voc"), flat(tmp_path / "Annotations" / "x")
+    for method, name in (("exists", "exists"), ("is_dir", "isdir"), ("is_file", "isfile")):
+        monkeypatch.setattr(Path, method, lambda self, ask=forgiving(plain[name]), **_: ask(self))
+    assert (tmp_path / "coco/Annotations").is_dir()  # the trap is set
+    assert recognise(tmp_path / "coco")[0].name == "COCO" and recognise(tmp_path / "voc")[0].name == "Pascal VOC"
+    assert check_dataset(tmp_path / "coco").ok and check_dataset(tmp_path / "voc").ok
+
+
+def test_links_are_followed_and_circles_are_not(tmp_path):
+    root = coco_set(tmp_path / "set")
+    shutil.move(root / "images", tmp_path / "elsewhere")
+    (root / "images").symlink_to(tmp_path / "elsewhere"), (root / "again").symlink_to(root)
+    assert check_dataset(root).ok and len(open_dataset(root, "train")) == 2
+
+
+def test_names_in_other_forms(tmp_path):
+    "An accent in two letters on disk and in one in the file, a separator of the other system."
+    root = tmp_path
+    picture(root / "images" / "cafe\u0301" / "a.jpg")
+    put(root / "labels.json", json.dumps(coco(["caf\u00e9\\a.jpg"])))
+    picture(root / "images/b.jpg")
+    data = json.loads((root / "labels.json").read_text())
+    data["images"].append({"id": 9, "file_name": "b.jpg"})
+    put(root / "labels.json", json.dumps(data))
+    assert len(open_sets(root, val_share=0.5).splits["train"]) == 1
+
+
+# ---------------------------------------------------------------- splits
+
+def records_of(names): return [Record(f"p{k}", None, None, objects=[Annotation(name, (0, 0, 1, 1)) for name in names]) for k, names in enumerate(names)]
+
+
+@given(st.lists(st.lists(st.sampled_from("abcde"), max_size=3), min_size=2, max_size=40), st.floats(0.05, 0.95), st.integers(0, 5))
+@settings(max_examples=60, deadline=None)
+def test_a_division_divides(names, share, seed):
+    records = records_of(names)
+    train, val = share_out(records, share, seed)
+    assert train and val and sorted(id(r) for r in train + val) == sorted(map(id, records))
+    shuffled = random.Random(seed).sample(records, len(records))
+    assert {r.name for r in share_out(shuffled, share, seed)[1]} == {r.name for r in val}
+    counts = {name: sum(name in part for part in names) for name in "abcde"}
+    for name in "abcde":
+        if counts[name] > 1: assert any(one.name == name for r in train for one in r.objects), name
+
+
+def test_the_same_division_on_every_machine():
+    assert [r.name for r in share_out(records_of(["a", "b"] * 10), 0.2)[1]] == DIVISION
+
+
+DIVISION = ["p8", "p10", "p11", "p17"]
+
+
+def test_nothing_to_divide(tmp_path):
+    with pytest.raises(DataError, match="cannot be divided"): share_out(records_of(["a"]), 0.2)
+    for share in (0, 1, -1, 2, math.nan):
+        with pytest.raises(DataError, match="between 0 and 1"): share_out(records_of("ab"), share)
+
+
+# ---------------------------------------------------------------- YAML
+
+@given(st.lists(st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Zl", "Zp"], exclude_characters="\ufeff\x85"), min_size=1, max_size=8), min_size=1, max_size=4),
+       st.sampled_from(["flow", "block", "dict", "flow dict"]))
+@settings(max_examples=60, deadline=None)
+def test_yaml_is_read_as_by_the_library(names, style):
+    "Names as yaml.dump writes them, in all its styles, come back as yaml.safe_load reads them."
+    yaml = pytest.importorskip("yaml")
+    data = {"train": "images/train", "names": dict(enumerate(names)) if "dict" in style else names, "other": {"deep": [1, {"er": 2}]}}
+    text = yaml.dump(data, allow_unicode=True, default_flow_style=None if "flow" in style else False, width=1000)
+    assert yaml.safe_load(text) == data
+    import tempfile
+    with tempfile.TemporaryDirectory() as folder:
+        put(Path(folder) / "data.yaml", text)
+        said = read_yaml(Path(folder) / "data.yaml")
+    from nanodetr.datasets.text import clean_name
+    there = said["names"].values() if isinstance(said["names"], dict) else said["names"]
+    assert said["train"] == "images/train" and [clean_name(name) for name in there] == [clean_name(name) for name in names]
+
+
+# ---------------------------------------------------------------- the page
+
+def test_a_page_is_one_file_and_never_over_another(tmp_path, capsys):
+    root, page = with_text(voc(tmp_path / "set"), "Annotations/a.xml", xml("&lt;img src=x onerror=alert(1)&gt;", (60, 13, 90, 24))), tmp_path / "check.html"
+    assert main(["check", str(root), "--html", str(page)]) == 0
+    text = page.read_text(encoding="utf-8")
+    assert "<img src=x" not in text and "&lt;img src=x onerror" in text and "http" not in text.replace("http-equiv", "") and "<script" not in text
+    assert text.count("<figure") == 4 and text.index("a.jpg</b>") < text.index("b.jpg</b>")
+    assert main(["check", str(root), "--html", str(page)]) == 2 and page.read_text(encoding="utf-8") == text
+    assert "is there already" in capsys.readouterr().err
+    assert main(["check", str(root), "--html", str(tmp_path / "no/where.html")]) == 2
+
+
+# ---------------------------------------------------------------- hostile files
+
+def damage(data: bytes, draw) -> bytes:
+    "Bytes changed in one of the ways in which files are damaged."
+    kind = draw(st.sampled_from(["cut", "bytes", "insert", "swap", "text"]))
+    at = draw(st.integers(0, len(data)))
+    if kind == "cut": return data[:at]
+    if kind == "insert": return data[:at] + draw(st.binary(max_size=20)) + data[at:]
+    if kind == "swap": return data[at:] + data[:at]
+    if kind == "text":
+        old, new = draw(st.sampled_from([(b"1", b"-1"), (b"64", b"1e400"), (b"16", b"null"), (b"[", b"{"), (b"0", b"[]"), (b"cup", b""), (b'"', b""), (b"a", b"../"), (b"<", b"&"), (b"17", b"NaN"),
+                                         (b"0.375", b"nan"), (b"0.25", b"1e308"), (b"images", b"categories"), (b"bbox", b"id"), (b":", b": &x"), (b"1", b"9" * 400), (b"jpg", b"\0"), (b"12", b'"12"')]))
+        return data.replace(old, new, draw(st.integers(1, 3)))
+    many = bytearray(data)
+    for _ in range(draw(st.integers(1, 8))):
+        if many: many[draw(st.integers(0, len(many) - 1))] = draw(st.integers(0, 255))
+    return bytes(many)
+
+
+FORMATS = {"VOC": (voc, ["Annotations/a.xml", "ImageSets/Main/train.txt", "JPEGImages/a.jpg"]), "COCO": (coco_set, ["annotations/instances_train.json", "annotations/instances_val.json"]),
+           "YOLO": (yolo, ["data.yaml", "labels/train/train0.txt"]), "CVAT": (cvat_voc, ["labelmap.txt", "ImageSets/Main/default.txt"])}
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@given(data=st.data())
+@settings(max_examples=FUZZ, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large])
+def test_damaged_files_give_a_set_or_one_line(format, data, tmp_path_factory):
+    draw, files = FORMATS[format]
+    root = tmp_path_factory.getbasetemp() / f"fuzz-{format}"
+    if not root.exists(): draw(root)
+    name = data.draw(st.sampled_from(files))
+    kept = (root / name).read_bytes()
+    (root / name).write_bytes(damage(kept, data.draw) if data.draw(st.integers(0, 9)) else data.draw(st.binary(max_size=200)))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try: report = check_dataset(root, val_share=0.5 if format == "CVAT" else None)
+            except NanodetrError as error: said, ok = str(error), False
+            else: said, ok = str(report), report.ok
+            try: folder = open_sets(root, val_share=0.5 if format == "CVAT" else None)
+            except NanodetrError as error: refused = str(error)
+            else:
+                refused = ""
+                for split in folder.splits:
+                    part = folder.dataset(split)
+                    for i in range(len(part)):
+                        target = part.get_target(i)
+                        assert torch.isfinite(target["boxes"]).all() and torch.isfinite(target["area"]).all()
+                        if ok: part[i]
+        assert "\n" not in refused and (ok or refused or "cannot be read as a picture" in said), said
+        assert ok <= (refused == ""), (said, refused)
+    finally: (root / name).write_bytes(kept)
