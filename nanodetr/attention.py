@@ -31,7 +31,7 @@ def attend(
     """Scaled dot-product attention: answers (..., Lq, dv) and weights (..., Lq, Lk).
 
     The weights are those after the softmax and before dropout. If all keys of a query are padding,
-    its weights and its answer are 0.
+    then its weights and its answer are 0.
     Paper: appendix A.1, "single head".
     """
     scores = query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])  # (..., Lq, Lk)
@@ -63,7 +63,7 @@ class AttentionHead(nn.Module):
 
 # %% ../nbs/05_attention.ipynb #c8de19f3
 def head_width(dim: int, heads: int) -> int:
-    "The width d/H of one head; raises NanodetrError if `heads` does not divide `dim`."
+    "The width d/H of one head. Raises NanodetrError if `heads` does not divide `dim`."
     if heads < 1 or dim % heads:
         fitting = ", ".join(str(h) for h in range(1, min(dim, 16) + 1) if dim % h == 0)
         raise NanodetrError(f"dim {dim} cannot be cut into {heads} equal heads: "
@@ -77,7 +77,7 @@ def input_projections(
     # "weight" or "bias"
     kind: str,
 ) -> list[Tensor]:
-    "The pieces of the query, key and value layers; joined, the (3d, d) weight or (3d,) bias of nn.MultiheadAttention."
+    "The pieces of the query, key and value layers. Joined, they are the (3d, d) weight or (3d,) bias of nn.MultiheadAttention."
     if isinstance(attention, nn.MultiheadAttention):
         return [getattr(attention, f"in_proj_{kind}")]
     parts = attention.heads if isinstance(attention.heads, nn.ModuleList) else [attention]
@@ -85,7 +85,7 @@ def input_projections(
 
 
 def reset_attention(attention: nn.Module) -> None:
-    "Start as the official DETR does: Xavier over the stacked (3d, d) input layers and over out_proj, biases at zero."
+    "Set the official DETR's starting weights: Xavier over the stacked (3d, d) input layers and over out_proj, zero biases."
     dim = attention.out_proj.in_features
     for weight in input_projections(attention, "weight"):
         nn.init.uniform_(weight, -math.sqrt(6 / (dim + 3 * dim)), math.sqrt(6 / (dim + 3 * dim)))
@@ -159,14 +159,14 @@ def attention_shape(attention: nn.Module) -> tuple[int, int]:
 
 @torch.no_grad()
 def copy_attention(ours: nn.Module, theirs: nn.Module) -> nn.Module:
-    """Copy the weights of `theirs` into `ours` and return it; each is either design, or nn.MultiheadAttention.
+    """Copy the weights of `theirs` into `ours` and return `ours`. Each may be either design, or nn.MultiheadAttention.
 
-    Raises NanodetrError if width or heads differ, or for an nn.MultiheadAttention without biases or with
-    its own widths for keys and values.
+    Raises NanodetrError if dim or heads differ, and for an nn.MultiheadAttention that has no biases or
+    other widths for keys and values.
     """
     here, there = attention_shape(ours), attention_shape(theirs)
     if here != there:
-        raise NanodetrError(f"attention of (dim, heads) {there} does not fit into {here}: build both alike")
+        raise NanodetrError(f"attention of (dim, heads) {there} does not fit into {here}: build both with the same dim and heads")
     for kind in ("weight", "bias"):
         source, pieces = input_projections(theirs, kind), input_projections(ours, kind)
         if source[0] is None or pieces[0] is None:

@@ -24,7 +24,7 @@ from .errors import NanodetrError
 
 # %% ../nbs/03_backbone.ipynb #95228396
 def downsample_mask(mask: Tensor, size: tuple) -> Tensor:
-    """Padding mask of the cells: (B,H,W) bool to (B,h,w) bool by nearest neighbour; True = padding.
+    """The padding mask of the feature map's cells: (B,H,W) bool to (B,h,w) bool, True = padding, by nearest neighbour.
 
     `F.interpolate` has no kernel for booleans, so the mask becomes float on the way.
     """
@@ -42,12 +42,12 @@ def conv_stage(channels: int, width: int) -> list:
 PARTS = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
 
 def headless(resnet: ResNet) -> nn.Sequential:
-    "A torchvision ResNet without its classifier, (B,3,H,W) to (B,C,h,w): same names, same modules, not copied."
+    "A torchvision ResNet without its classifier, (B,3,H,W) to (B,C,h,w). Modules keep their names, and nothing is copied."
     return nn.Sequential(OrderedDict((part, getattr(resnet, part)) for part in PARTS))
 
 # %% ../nbs/03_backbone.ipynb #70c69f62
 def real_sizes(mask: Tensor) -> Tensor:
-    "(B,2) height and width in pixels of the part that is not padding, from a (B,H,W) mask; at least 1."
+    "(B,2) height and width in pixels (at least 1) of the real part of each picture, from a (B,H,W) mask, True = padding."
     ends = []
     for real in ((~mask).any(2), (~mask).any(1)):             # (B,H) rows, then (B,W) columns, with anything real
         number = torch.arange(1, real.shape[1] + 1, device=mask.device)
@@ -58,7 +58,8 @@ def real_sizes(mask: Tensor) -> Tensor:
 def run_unpadded(body: nn.Module, images: Tensor, mask: Tensor, stride: int) -> tuple:
     """Features (B,C,h,w), 0 in the padding, and mask (B,h,w), each picture computed as if it were alone.
 
-    images (B,3,H,W), mask (B,H,W) True = padding, at the right and the bottom; h, w are H, W over `stride`, rounded up.
+    images (B,3,H,W), mask (B,H,W) True = padding, at the right and at the bottom. h and w are H / stride and W / stride,
+    rounded up.
     """
     (B, H, W), sizes, features = mask.shape, real_sizes(mask), None
     small = mask.new_ones(B, -(-H // stride), -(-W // stride))
@@ -73,14 +74,15 @@ def run_unpadded(body: nn.Module, images: Tensor, mask: Tensor, stride: int) -> 
 
 # %% ../nbs/03_backbone.ipynb #ad48db9e
 class BackboneError(NanodetrError):
-    "A backbone that cannot be built as asked, or weights that do not fit it."
+    "Raised for a backbone that cannot be built as asked, and for weights that do not fit it."
 
 
 class ConvBackbone(nn.Module):
-    """A small convolutional net for CPUs: every stage halves the grid. Padding and batch-mates never matter.
+    """A small convolutional net for CPUs. Each stage halves the grid.
 
     widths: channels of each stage, multiples of 8 (its group norms have 8 groups).
-    The same in training and in evaluation: each picture is computed as if alone. Raises BackboneError.
+    Each picture is computed as if it were alone, in training and in evaluation: padding and batch-mates change nothing.
+    Raises BackboneError for other widths.
     """
 
     def __init__(self, widths: tuple = (24, 48, 96)):
@@ -102,7 +104,7 @@ class ConvBackbone(nn.Module):
 
 # %% ../nbs/03_backbone.ipynb #c2dbbda7
 def freeze_batch_norm(module: nn.Module) -> nn.Module:
-    "Replace every batch norm inside `module`, in place, by a FrozenBatchNorm2d of the same numbers; returns it."
+    "Replace each batch norm inside `module`, in place, by a FrozenBatchNorm2d with the same numbers; return `module`."
     for name, child in module.named_children():
         if isinstance(child, (nn.BatchNorm2d, nn.SyncBatchNorm)):
             frozen = FrozenBatchNorm2d(child.num_features, eps=child.eps).to(child.weight)
@@ -113,9 +115,9 @@ def freeze_batch_norm(module: nn.Module) -> nn.Module:
 
 # %% ../nbs/03_backbone.ipynb #b8aecfe0
 def move_strides(resnet: ResNet) -> ResNet:
-    """Turn torchvision's ResNet (version 1.5) into version 1, in place: stages step in the first 1x1, not in the 3x3.
+    """Turn torchvision's ResNet (version 1.5) into version 1, in place: the stride moves from the 3x3 to the first 1x1.
 
-    In a dilated stage the 3x3 then belongs wholly to the coarser grid, so that its taps too go as far apart as later ones.
+    In a dilated stage, the first 3x3 then gets the same dilation as the later ones, because it now works on their grid.
     """
     for stage in (resnet.layer2, resnet.layer3, resnet.layer4):
         first, later = stage[0], stage[-1]
@@ -128,9 +130,11 @@ def move_strides(resnet: ResNet) -> ResNet:
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
 
 def build_resnet(name: str, weights=None, dilation: bool = False, stride_first: bool = False) -> ResNet:
-    """torchvision's ResNet `name`; weights "imagenet" downloads, all else starts random; dilation: stride 16 (DC5).
+    """torchvision's ResNet `name`.
 
+    weights: "imagenet" downloads them, anything else starts at random. dilation: stride 16 in place of 32 (DC5).
     stride_first: version 1 (Caffe, Keras), see `move_strides`.
+    Raises BackboneError when there is no such ResNet, or when the download fails.
     """
     if name not in RESNETS:
         raise BackboneError(f"unknown backbone {name!r}: choose one of {', '.join(RESNETS)}, or pass resnet=")
@@ -149,7 +153,7 @@ def build_resnet(name: str, weights=None, dilation: bool = False, stride_first: 
 
 # %% ../nbs/03_backbone.ipynb #aeec3150
 def read_weights(path) -> dict:
-    "Names to tensors from a .safetensors or .pth file, without running any code in it."
+    "{name: tensor} from a .safetensors or .pth file; no code in the file is run. Raises BackboneError."
     path = Path(path)
     if not path.is_file():
         raise BackboneError(f"no backbone weights at {path}: pass a .pth or .safetensors file, or \"imagenet\"")
@@ -163,7 +167,7 @@ def read_weights(path) -> dict:
 
 
 def load_resnet_weights(body: nn.Module, path) -> None:
-    "Fill a headless ResNet with torchvision weights from a file; if they do not fit, raises and changes nothing."
+    "Fill a headless ResNet with torchvision weights from a file. If they do not fit, raise BackboneError and change nothing."
     state = {name: tensor for name, tensor in read_weights(path).items()
              if not name.startswith("fc.") and not name.endswith("num_batches_tracked")}
     ours = body.state_dict()
@@ -175,7 +179,7 @@ def load_resnet_weights(body: nn.Module, path) -> None:
 
 # %% ../nbs/03_backbone.ipynb #6a6a1f1c
 def set_trainable(body: nn.Module, stages: int) -> None:
-    "Train the last `stages` of the five stages of a headless ResNet; 3 is the official choice, layer2 to layer4."
+    "Train only the last `stages` (0..5) of a headless ResNet's five stages; BackboneError for others. Official: 3, from layer2 on."
     if stages not in range(6):
         raise BackboneError(f"trainable_stages is {stages!r}: choose 0 (none) to 5 (all); 3 is layer2 to layer4")
     trained = ("layer4", "layer3", "layer2", "layer1", "conv1")[:stages]
@@ -183,13 +187,13 @@ def set_trainable(body: nn.Module, stages: int) -> None:
 
 # %% ../nbs/03_backbone.ipynb #235625b5
 class ResNetBackbone(nn.Module):
-    """torchvision's ResNet without its classifier, batch norm frozen; state-dict keys: `body.` + torchvision's names.
+    """torchvision's ResNet without its classifier and with frozen batch norm. Its tensors are called `body.` + torchvision's names.
 
     name: resnet18, resnet34, resnet50, resnet101; weights: None (random), "imagenet" (downloads) or the path of a file;
     trainable_stages: 0..5, counted from the end; dilation: stride 16 instead of 32 (DC5);
     resnet: a torchvision ResNet to copy, in place of name, weights, dilation and stride_first;
-    seal_padding: run each picture as if alone; False runs the padded batch as one, as the official code does;
-    stride_first: the weights are of version 1 (Caffe, Keras), as in `move_strides`; nothing in a file tells.
+    seal_padding: run each picture as if it were alone; False runs the padded batch as one, as the official code does;
+    stride_first: the weights are of version 1 (Caffe, Keras), see `move_strides`; a file does not say which it holds.
     Raises BackboneError. Paper: section 3.2, A.4.
     """
 

@@ -37,7 +37,7 @@ def box_area(
 
 # %% ../nbs/01_boxes.ipynb #dab8a1d5
 def _intersection(a: Tensor, b: Tensor) -> Tensor:
-    "(...) the area shared by a and b, both (..., 4) xyxy."
+    "(...) the area that each a shares with its partner b, both (..., 4) xyxy."
     size = torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])
     size = size.clamp(min=0)  # apart: nothing is shared
     return size[..., 0] * size[..., 1]
@@ -47,7 +47,7 @@ EPS = 1e-7
 
 
 def _ratio(part: Tensor, whole: Tensor) -> Tensor:
-    "(...) part / whole, and 0 with no gradient where whole is next to nothing."
+    "(...) part / whole. Where whole is at most EPS, it is 0 and has no gradient."
     return part / whole.clamp(min=EPS) * (whole > EPS)
 
 # %% ../nbs/01_boxes.ipynb #12034d63
@@ -57,7 +57,7 @@ def paired_iou(
     # (..., 4) xyxy, as many as a (or broadcastable to it)
     b: Tensor,
 ) -> Tensor:
-    "(...) IoU of each a with its partner b, in 0..1; 0 where neither has an area."
+    "(...) IoU of each a with its partner b, in 0..1. It is 0 where neither box has an area."
     inter = _intersection(a, b)
     return _ratio(inter, box_area(a) + box_area(b) - inter)
 
@@ -73,7 +73,7 @@ def pairwise_iou(
 
 # %% ../nbs/01_boxes.ipynb #08d56dc8
 def _hull(a: Tensor, b: Tensor) -> Tensor:
-    "(...) the area of the smallest box round a and b, both (..., 4) xyxy."
+    "(...) the area of the smallest box around each a and its partner b, both (..., 4) xyxy."
     size = torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])  # new: max, min exchanged
     return size[..., 0] * size[..., 1]
 
@@ -84,7 +84,7 @@ def paired_giou(
     # (..., 4) xyxy, as many as a (or broadcastable to it)
     b: Tensor,
 ) -> Tensor:
-    """(...) generalised IoU of each a with its partner b, in -1..1: 1 for equal boxes, towards -1 as they part.
+    """(...) generalised IoU of each a with its partner b, in -1..1: 1 for equal boxes, close to -1 for small boxes far apart.
 
     Source: Rezatofighi et al. 2019, arXiv 1902.09630; DETR's use of it is in the paper's appendix A.2.
     """

@@ -27,7 +27,7 @@ _all_ = ["Augment", "RandomResize", "RandomSizeCrop", "light_augment", "paper_au
 
 # %% ../nbs/02_data.ipynb #99c63e17
 class Dihedral:
-    "A transform: one of the 8 mirrorings and quarter turns of image (3,H,W) and cxcywh boxes, by torch's generator."
+    "A transform that mirrors and turns an image (3,H,W) and its cxcywh boxes in one of 8 ways, drawn with torch's generator."
 
     def __call__(self, image: Tensor, target: dict) -> tuple:
         k, boxes = int(torch.randint(8, ())), target["boxes"]
@@ -40,8 +40,8 @@ class Dihedral:
 def collate(batch: list) -> tuple:
     """[(image (3,H,W), target), ...] to images (B,3,H,W), mask (B,H,W) bool and the list of targets.
 
-    H and W are the largest of the batch; smaller pictures are padded with zeros at the bottom and right. mask: True =
-    padding.
+    H and W are the largest height and the largest width in the batch. Smaller pictures are padded with zeros at the
+    bottom and at the right; the mask is True there.
     """
     images, targets = zip(*batch)
     h, w = (max(image.shape[k] for image in images) for k in (-2, -1))

@@ -14,7 +14,7 @@ from .encoder import FeedForward
 
 # %% ../nbs/07_decoder.ipynb #2ac56db6
 class DecoderBlock(nn.Module):
-    """Queries look at each other, then at the image, then each works alone.
+    """The queries look at each other, then at the image; then each works by itself.
 
     forward: target (B,Q,dim), memory (B,N,dim), query_pos (B,Q,dim), memory_pos (B,N,dim),
     key_padding_mask (B,N) bool, True = padding -> target (B,Q,dim), weights of self-attention (B,heads,Q,Q)
@@ -58,7 +58,7 @@ class DecoderBlock(nn.Module):
 
 # %% ../nbs/07_decoder.ipynb #05de348a
 class Decoder(nn.Module):
-    """A stack of `DecoderBlock`s; one shared layer norm prepares every layer's output, for prediction only.
+    """A stack of `DecoderBlock`s; one shared layer norm prepares the output of each layer, for prediction only.
 
     forward: target (B,Q,dim), usually zeros, memory (B,N,dim), query_pos (B,Q,dim), memory_pos (B,N,dim),
     key_padding_mask (B,N) bool, True = padding -> hidden (depth,B,Q,dim), and when the weights are asked for

@@ -12,9 +12,9 @@ from .attention import MultiHeadAttention
 
 # %% ../nbs/06_encoder.ipynb #5bea91d5
 class FeedForward(nn.Sequential):
-    """Two linear layers with a ReLU between them, applied to every token alone: (..., dim) -> (..., dim).
+    """Two linear layers with a ReLU between them, applied to each token by itself: (..., dim) -> (..., dim).
 
-    Weights start Xavier-uniform, like every matrix of the official transformer. Paper: appendix A.1.
+    The weights start Xavier-uniform, as all matrices of the official transformer do. Paper: appendix A.1.
     """
 
     def __init__(self, dim: int, hidden: int, dropout: float = 0.0):

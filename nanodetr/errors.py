@@ -10,19 +10,19 @@ import sys
 
 # %% ../nbs/tools/errors.ipynb #e0009abc
 class NanodetrError(ValueError):
-    "Base of every error that a user can mend: the message names the file or value and the remedy."
+    "The base of all errors that a user can repair. The message is one line that names the file or value and the remedy."
 
 # %% ../nbs/tools/errors.ipynb #e000f789
 class DataError(NanodetrError):
-    "Something is wrong with a data set. The message is one line that names the file or value and the remedy."
+    "Raised when something is wrong with a data set or with an image."
 
 # %% ../nbs/tools/errors.ipynb #e0013567
 class ConfigError(NanodetrError):
-    "A configuration that makes no model."
+    "Raised for a configuration that makes no model."
 
 # %% ../nbs/tools/errors.ipynb #e0017345
 class CheckpointError(NanodetrError):
-    "A file that cannot be read or written, or that does not hold the weights of this model."
+    "Raised for a file that cannot be read or written, or that does not hold the weights of this model."
 
 # %% ../nbs/tools/errors.ipynb #e001a802
 class UsageError(NanodetrError):

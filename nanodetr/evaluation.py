@@ -27,9 +27,9 @@ RECALL_POINTS = {"11-point": np.arange(11) / 10, "101-point": np.linspace(0, 1, 
 def average_precision(recall, precision, how="101-point") -> float:
     """Area under the envelope of a precision-recall curve.
 
-    recall (n,) rising, precision (n,), both in 0..1, one entry per detection from the highest score down.
+    recall (n,) rising and precision (n,), both in 0..1: one entry per detection, from the highest score down.
     how: "101-point" (COCO), "11-point" (VOC 2007), "all-point" (VOC 2010 to 2012: the exact area), or an array of
-    recalls to read at.
+    the recalls at which to read the envelope.
     """
     best_from_here = np.maximum.accumulate(np.asarray(precision, dtype=float)[::-1])[::-1]
     if isinstance(how, str) and how == "all-point":
@@ -43,7 +43,7 @@ KINDS = ("correct", "localisation", "class", "duplicate", "background", "missed"
 
 
 def _kind(iou, same, found, ignored, high: float, low: float):
-    "Kind of one detection, and the object it gets right or None. (N,): iou, same (class), found (already), ignored."
+    "The kind of one detection, and the object that it gets right or None. All (N,): iou, same (class), found (already), ignored."
     near = same & (iou >= high)
     free = near & ~found & ~ignored
     if free.any(): return "correct", int(np.where(free, iou, -1).argmax())
@@ -57,7 +57,7 @@ def detection_kinds(detection: dict, target: dict, threshold=0.5, iou=0.5, low=0
     """What became of each detection of one image.
 
     Returns kinds: D words from KINDS, "ignored" (matches a crowd or difficult object) or "dropped" (score below the
-    threshold); and missed (N,) bool: objects nobody got right. Arguments as in `error_breakdown`, for one image.
+    threshold); and missed (N,) bool: objects that no detection got right. Arguments as in `error_breakdown`, for one image.
     """
     as_array = lambda values, kind: np.asarray(torch.as_tensor(values).detach().cpu()).astype(kind)
     boxes, objects = (as_array(item["boxes"], float).reshape(-1, 4) for item in (detection, target))
@@ -75,7 +75,7 @@ def detection_kinds(detection: dict, target: dict, threshold=0.5, iou=0.5, low=0
 def error_breakdown(detections: list, targets: list, threshold=0.5, iou=0.5, low=0.1) -> dict:
     """Count what is right and what is wrong among the detections with score >= threshold.
 
-    detections, targets as in `evaluate_detections`; iou: overlap of a hit; low: below it a box is on background.
+    detections, targets as in `evaluate_detections`; iou: the least overlap of a hit; low: a box with less overlap lies on background.
     Returns {"correct", "localisation", "class", "duplicate", "background": detections; "missed": objects}.
     """
     check_lengths(detections, targets)
@@ -89,10 +89,10 @@ def error_breakdown(detections: list, targets: list, threshold=0.5, iou=0.5, low
 
 # %% ../nbs/12_evaluation.ipynb #5b95a566
 def precision_recall(detections: list, targets: list, iou=0.5, protocol="coco", classes=None, inclusive=False) -> dict:
-    """Curves of every class that has objects, at one IoU threshold.
+    """The precision-recall curve of each class that has objects, at one IoU threshold.
 
-    Returns {class name: (recall (n,), precision (n,), score (n,))}, one entry per detection that is not ignored, by
-    falling score. Arguments as in `evaluate_detections`.
+    Returns {class name: (recall (n,), precision (n,), score (n,))}, one entry per detection that is not ignored, the
+    highest score first. Arguments as in `evaluate_detections`.
     """
     matches = match_detections(detections, targets, protocol, classes, [iou], inclusive)
     curves = {}
@@ -104,7 +104,7 @@ def precision_recall(detections: list, targets: list, iou=0.5, protocol="coco", 
 
 
 def _each_class(matches: Matches):
-    "For each class: objects that count (A,); and of its n detections by falling score status (n,A,T), rank, score."
+    "For each class: the objects that count (A,); and status (n,A,T), rank (n,), score (n,) of its detections, highest score first."
     edges = np.arange(len(matches.classes) + 1)
     d, g = np.searchsorted(matches.dt.label, edges), np.searchsorted(matches.gt.label, edges)
     for k in range(len(matches.classes)):
@@ -160,11 +160,11 @@ def evaluate_detections(detections: list, targets: list, protocol="coco", classe
                         recall_points=None, inclusive=False) -> dict:
     """Average precision of detections: one dict per image, in the order of the targets.
 
-    detections: {"scores" (D,), "labels" (D,), "boxes" (D,4) xyxy pixels}, all of them: no threshold beforehand.
+    detections: {"scores" (D,), "labels" (D,), "boxes" (D,4) xyxy pixels}. Give all of them: no threshold beforehand.
     targets: {"labels" (N,), "boxes" (N,4) xyxy pixels} and, where known, "area", "iscrowd", "difficult" (N,).
     protocol: "coco" (crowds and areas), "voc2007" (11 points) or "voc2012" (exact area); VOC ignores difficult objects.
-    classes: K names; iou_thresholds: others than the protocol's; recall_points: `how` of `average_precision`.
-    inclusive: boxes hold first and last pixel (raw VOC files): one pixel is added to every width and height.
+    classes: K names; iou_thresholds: instead of the protocol's; recall_points: `how` of `average_precision`.
+    inclusive: boxes hold their first and last pixel (raw VOC files), so one pixel is added to each width and height.
 
     Returns fractions, -1 where undefined. coco: AP AP50 AP75 APs APm APl AR1 AR10 AR100 ARs ARm ARl; VOC: AP50 (one
     entry per threshold); both: per_class {name: {"AP50", "objects", for coco also "AP"}}. Raises EvaluationError.
@@ -182,7 +182,7 @@ def evaluate_detections(detections: list, targets: list, protocol="coco", classe
 
 # %% ../nbs/12_evaluation.ipynb #618844ba
 def target_to_pixels(target: dict) -> dict:
-    "A data set's target with its boxes (N,4) cxcywh 0..1 turned into xyxy pixels of the original image."
+    "A data set's target, with its boxes (N,4) turned from cxcywh in 0..1 into xyxy pixels of the original image."
     height, width = (int(side) for side in target["orig_size"])
     return {**target, "boxes": cxcywh_to_xyxy(target["boxes"]) * torch.tensor([width, height, width, height])}
 
@@ -191,11 +191,12 @@ def predict(model: nn.Module, dataset, batch_size=16, device=None, progress=True
     """All detections of a model on a data set, and the ground truth beside them.
 
     model(images (B,3,H,W), mask (B,H,W)) must return logits (B,Q,C+1) and boxes (B,Q,4) cxcywh 0..1.
-    The truth is `dataset.get_target(i)` where there is such a thing, else the item's target: the data set's transforms
-    must show the whole picture the right way round. device: move the model there; None: use it where it is.
-    Returns (detections, targets), lists of dicts for `evaluate_detections`. The model is left in the mode it was in.
+    The truth comes from `dataset.get_target(i)` if the data set has it, else from the item. In the second case the data
+    set's transforms must neither cut nor flip the picture. device: move the model there; None: use it where it is.
+    Returns (detections, targets), lists of dicts for `evaluate_detections`. The model stays in the mode it was in.
+    Raises EvaluationError for an empty data set.
     """
-    if len(dataset) == 0: raise EvaluationError("the data set is empty: nothing to evaluate")
+    if len(dataset) == 0: raise EvaluationError("the data set is empty: pass one with images")
     if device is not None: model.to(device)
     device, was_training = next(model.parameters(), torch.zeros(())).device, model.training
     loader = DataLoader(dataset, batch_size, collate_fn=collate, num_workers=workers)
@@ -213,6 +214,6 @@ def predict(model: nn.Module, dataset, batch_size=16, device=None, progress=True
 
 # %% ../nbs/12_evaluation.ipynb #426ecf4a
 def evaluate(model: nn.Module, dataset, protocol="coco", batch_size=16, device=None, progress=True, workers=0) -> dict:
-    "`evaluate_detections` of what the model finds in all images of the data set; arguments as in `predict`."
+    "`evaluate_detections` on what the model finds in all images of the data set; arguments as in `predict`."
     detections, targets = predict(model, dataset, batch_size, device, progress, workers)
     return evaluate_detections(detections, targets, protocol, classes=dataset.classes)

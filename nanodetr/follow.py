@@ -30,7 +30,7 @@ from .errors import NanodetrError
 
 # %% ../nbs/tools/follow.ipynb #da2517d1
 class FollowError(NanodetrError):
-    "A notebook or a name that is not there, or a copy that would be lost."
+    "Raised for a notebook or a name that does not exist, and for a copy that would be overwritten."
 
 # %% ../nbs/tools/follow.ipynb #09bb5329
 FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
@@ -38,7 +38,7 @@ DEFINITION = (*FUNCTION, ast.ClassDef)
 
 
 def plain_python(text: str) -> str:
-    "The text with IPython's own lines (%magic, !command) as `pass`; raises SyntaxError where it is no Python even then."
+    "The text with IPython's own lines (%magic, !command) as `pass`. Raises SyntaxError if it is still not Python."
     try: ast.parse(text)
     except SyntaxError:
         text = re.sub(r"(?m)^([ \t]*)[%!].*$", r"\1pass", text)
@@ -47,14 +47,14 @@ def plain_python(text: str) -> str:
 
 
 def to_write(function: ast.AST) -> list:
-    "The statements of a function that are there to be written: all but its docstring; none, if they do nothing."
+    "The statements of a function that a learner writes: all but the docstring, or none if they do nothing."
     rest = function.body[ast.get_docstring(function, clean=False) is not None:]
     idle = all(isinstance(part, ast.Pass) or ast.unparse(part) in ("...", "raise NotImplementedError") for part in rest)
     return [] if idle else rest
 
 
 def functions(text: str) -> list:
-    "(name, node, class or None) of each function and method in a cell that has something to write; a method is called Class.name."
+    "(name, node, class or None) of each function and method in a cell that has statements to write. A method is called Class.name."
     found = []
     for node in ast.parse(plain_python(text)).body:
         if isinstance(node, ast.ClassDef):
@@ -65,7 +65,7 @@ def functions(text: str) -> list:
 
 # %% ../nbs/tools/follow.ipynb #8ab338ef
 def calls(body: list) -> list:
-    "The names that some statements call, in the order of the text, without Python's own."
+    "The names that some statements call, in the order of the text, without Python's built-in names."
     nodes = sorted((node for part in body for node in ast.walk(part) if isinstance(node, ast.Call)),
                    key=lambda node: (node.func.end_lineno, node.func.end_col_offset))
     names = [getattr(node.func, "attr", getattr(node.func, "id", "")) for node in nodes]
@@ -73,7 +73,7 @@ def calls(body: list) -> list:
 
 
 def hint(function: ast.AST, owner: ast.AST = None, width: int = 112) -> str:
-    "One line of comment: what a method without a docstring returns by that of its class, how many lines, and what they call."
+    "A comment of one line: how many lines to write, and what they call. For a method without a docstring, also what its class says it returns."
     body, promise = to_write(function), ""
     if owner is not None and not ast.get_docstring(function):
         found = re.search(rf"\b{function.name}: (.+?)(\.\s|\.?\n\n|\.?$)", ast.get_docstring(owner) or "", re.S)
@@ -85,7 +85,7 @@ def hint(function: ast.AST, owner: ast.AST = None, width: int = 112) -> str:
 
 # %% ../nbs/tools/follow.ipynb #9fd989c1
 def blank(text: str) -> str:
-    "The text of a cell with the bodies of its functions and methods replaced by a hint and `raise NotImplementedError`."
+    "The text of a cell. A hint and `raise NotImplementedError` replace the bodies of its functions and methods."
     lines = text.splitlines()
     for _, node, owner in reversed(functions(text)):  # from the end, so that the line numbers before stay right
         start, indent = to_write(node)[0], " " * (node.col_offset + 4)
@@ -101,17 +101,17 @@ def blank(text: str) -> str:
 
 # %% ../nbs/tools/follow.ipynb #d6b8c0c5
 def source(cell: dict) -> str:
-    "The text of a cell, however the file cuts it into lines."
+    "The text of a cell, as one string."
     return "".join(cell["source"])
 
 
 def is_exported(cell: dict) -> bool:
-    "Does the library get this cell?"
+    "Whether this cell is exported to the library."
     return cell["cell_type"] == "code" and re.search(r"(?m)^#\|\s*export", source(cell)) is not None
 
 
 def is_rung(cell: dict) -> bool:
-    "Is this one step of a ladder: a cell, not exported and not folded, with a line marked `# new`?"
+    "Whether this cell is a step of a ladder: not exported, not folded, and with a line marked `# new`."
     folded = cell.get("metadata", {}).get("jupyter", {}).get("source_hidden")
     return cell["cell_type"] == "code" and not is_exported(cell) and not folded and re.search(r"(?m)#\s*new\s*(?:$|:)", source(cell)) is not None
 
@@ -140,7 +140,7 @@ def new_lines(text: str) -> dict:
 
 # %% ../nbs/tools/follow.ipynb #5a0c11d2
 class Piece(NamedTuple):
-    "One thing to write: which cell it is in, what it binds there, its text, and whether it is a plain line."
+    "One thing to write: its cell, the name that it binds there, its text, and whether it is a plain line."
     cell: int
     name: str
     text: str
@@ -148,7 +148,7 @@ class Piece(NamedTuple):
 
 
 def pieces(course: dict) -> dict:
-    "What there is to write in a notebook, {key: Piece}: exported definitions by their names, others with their rung, `attend, rung 2`."
+    "Everything to write in a notebook, {key: Piece}. The key of an exported definition is its name, the others have their rung: `attend, rung 2`."
     found, rung = {}, 0
     for k, cell in enumerate(course["cells"]):
         if is_exported(cell):
@@ -161,7 +161,7 @@ def pieces(course: dict) -> dict:
 
 
 def definitions(course: dict) -> dict:
-    "What there is to write in a notebook: {key: text}."
+    "Everything to write in a notebook: {key: text}."
     return {key: piece.text for key, piece in pieces(course).items()}
 
 # %% ../nbs/tools/follow.ipynb #238186e3
@@ -170,7 +170,7 @@ CODE = re.compile(r"(^(?:```|~~~).*?^(?:```|~~~)[^\n]*$|`[^`\n]+`)", re.M | re.S
 
 
 def move_links(text: str, folder: str = "../nbs") -> str:
-    "Markdown whose links and images, relative to nbs/, work from another folder, from which nbs/ is `folder`."
+    "The markdown with links and images that work from another folder. `folder`: nbs/, as seen from there."
     def moved(match):
         before, target = match.group(1) or match.group(3), match.group(2) or match.group(4)
         if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*:|[#/]", target): return before + target
@@ -179,8 +179,8 @@ def move_links(text: str, folder: str = "../nbs") -> str:
     return "".join(part if k % 2 else LINK.sub(moved, part) for k, part in enumerate(CODE.split(text)))
 
 # %% ../nbs/tools/follow.ipynb #8e6dfb4a
-WELCOME = """**Your copy.** Fill in what raises `NotImplementedError` and what is `...`. Run the cells as you go: the cells after a definition are its proofs, and silence is success.
-What comes from earlier notebooks is imported from the library, so a slip there cannot spoil this one. In a terminal, in the folder where you began:
+WELCOME = """**Your copy.** Put your own code in place of each `raise NotImplementedError` and each `...`. Run the cells as you go. The cells after a definition are its proofs: if they raise no error, they hold.
+Code from earlier notebooks comes from the library, so a mistake there cannot spoil this one. In a terminal, in the folder where you began:
 
     nanodetr follow {name} --check           which definitions are right (save the notebook first)
     nanodetr follow {name} --reveal NAME     one solution
@@ -188,7 +188,7 @@ What comes from earlier notebooks is imported from the library, so a slip there 
 
 
 def blank_lines(text: str, rung: int) -> str:
-    "The text of a rung with each plain line marked `# new` as `name = ...`."
+    "The text of a rung, in which each plain line marked `# new` becomes `name = ...`."
     for name, old in new_lines(text).items():
         tools = ", ".join(calls([ast.parse(old)])[:6])
         text = text.replace(old, f"{name} = ...  # your turn, rung {rung}" + f": with {tools}" * bool(tools), 1)
@@ -196,7 +196,7 @@ def blank_lines(text: str, rung: int) -> str:
 
 
 def blank_cell(cell: dict, rung: int = 0, folder: str = "../nbs") -> dict:
-    "A cell of the copy: no outputs, no marks for nbdev, links that work; bodies and new lines taken out of what is to be written."
+    "A cell of the copy, without outputs and marks for nbdev, and with links that work. Bodies and new lines to write are taken out."
     text, metadata = source(cell), {key: value for key, value in cell.get("metadata", {}).items() if key in ("jupyter", "cellView")}
     if cell["cell_type"] == "code":
         if is_exported(cell): text = blank(text)
@@ -210,7 +210,7 @@ def blank_cell(cell: dict, rung: int = 0, folder: str = "../nbs") -> dict:
 
 
 def blank_notebook(course: dict, name: str, folder: str = "../nbs") -> dict:
-    "The notebook to type into; `folder` is nbs/ as seen from it."
+    "The notebook to type into. `folder`: nbs/, as seen from it."
     top = {"id": "your-copy", "cell_type": "markdown", "metadata": {}, "source": WELCOME.format(name=name).splitlines(keepends=True)}
     rungs = accumulate(is_rung(cell) for cell in course["cells"])
     cells = [blank_cell(cell, rung, folder) for cell, rung in zip(course["cells"], rungs)]
@@ -218,7 +218,7 @@ def blank_notebook(course: dict, name: str, folder: str = "../nbs") -> dict:
 
 # %% ../nbs/tools/follow.ipynb #2c945fc4
 def names(text: str) -> tuple:
-    "The names that a text binds at its top, and those that it, or a function in it, expects from there."
+    "(the names that a text binds at its top level, the names that it, or a function in it, expects there)."
     def expected(table):
         here = {s.get_name() for s in table.get_symbols() if s.is_referenced() and (s.is_global() or table.get_type() == "module")}
         return here.union(*map(expected, table.get_children()))
@@ -228,7 +228,7 @@ def names(text: str) -> tuple:
 
 
 def readable(notebook: dict) -> list:
-    "The texts of the code cells that are Python."
+    "The texts of the code cells that are valid Python."
     texts = []
     for cell in notebook["cells"]:
         if cell["cell_type"] != "code": continue
@@ -238,7 +238,7 @@ def readable(notebook: dict) -> list:
 
 
 def with_helpers(text: str, copy: dict, known: set) -> str:
-    "A definition, and before it the statements of the copy that bind what it needs and the course does not know."
+    "A definition, and before it the statements of the copy that bind what it needs and what the course does not have."
     helpers = {}
     for cell in readable(copy):
         for node in ast.parse(cell).body:
@@ -253,14 +253,14 @@ def with_helpers(text: str, copy: dict, known: set) -> str:
 
 # %% ../nbs/tools/follow.ipynb #88fd8407
 class Attempt(NamedTuple):
-    "What a copy has for one name: its text, and what is missing or broken, if something is."
+    "What a copy has for one name: its text, and what is missing or broken."
     text: str = ""
     missing: str = ""
     broken: str = ""
 
 
 def unwritten(text: str, wanted: str) -> list:
-    "The functions of a definition that have a body in the course, and in `text` none, or still the blank one."
+    "The functions of a definition that have a body in the course, but in `text` have none or still the blank one."
     asked = {name for name, *_ in functions(wanted)}
     everything = {f"{top.name}.{node.name}" if top is not node else node.name: node
                   for top in ast.parse(text).body if isinstance(top, DEFINITION)
@@ -270,14 +270,14 @@ def unwritten(text: str, wanted: str) -> list:
 
 
 def written(cell: dict, line: bool) -> dict:
-    "{name: text} of the definitions of a cell or, for plain lines, of all its assignments."
+    "{name: text} of the definitions in a cell or, if `line`, of all its assignments."
     if not line: return parts(source(cell))
     nodes = [node for node in ast.parse(plain_python(source(cell))).body if isinstance(node, ast.Assign)]
     return {ast.unparse(target): "\n".join(source(cell).splitlines()[node.lineno - 1:node.end_lineno]) for node in nodes for target in node.targets}
 
 
 def attempt(cells: list, piece: Piece) -> Attempt:
-    "What some cells of a copy, the last first, have for a piece."
+    "What some cells of a copy (the last one first) have for a piece."
     for cell in cells:
         try: text = written(cell, piece.line).get(piece.name)
         except SyntaxError as error:
@@ -294,7 +294,7 @@ def attempt(cells: list, piece: Piece) -> Attempt:
 
 
 def attempts(copy: dict, course: dict) -> dict:
-    "{key: Attempt} for everything that there is to write in the course's notebook."
+    "{key: Attempt} for everything to write in the course's notebook."
     code, found = [cell for cell in copy["cells"] if cell["cell_type"] == "code"], {}
     rungs = {cell.get("id") for cell in course["cells"] if is_rung(cell)}
     for key, piece in pieces(course).items():
@@ -306,7 +306,7 @@ def attempts(copy: dict, course: dict) -> dict:
 
 # %% ../nbs/tools/follow.ipynb #0a98328f
 def how_far(a, b) -> str:
-    "In words, how two values that should agree differ: the largest difference, the shapes, or the values themselves."
+    "How two values differ that should agree, in words: the largest difference, the shapes, or the values themselves."
     a, b = (x.item() if hasattr(x, "item") and not getattr(x, "shape", True) else x for x in (a, b))  # tensors of one number
     shapes = [tuple(getattr(x, "shape", ())) for x in (a, b)]
     if all(shapes) and shapes[0] != shapes[1]:
@@ -319,13 +319,13 @@ def how_far(a, b) -> str:
 
 
 def tell(text: str, pair=None) -> str:
-    "The message of a failed assertion: its text and, where `pair` gives two values, how far they are apart."
+    "The message of a failed assertion: its text and, if `pair` gives two values, how far they are apart."
     try: return text + (": " + how_far(*pair()) if pair else "")
     except Exception: return text
 
 # %% ../nbs/tools/follow.ipynb #f8ae0527
 def compared(test: ast.AST) -> list:
-    "The two expressions that an assertion compares, or none: a < b, (a < b).all(), allclose(a, b), equal(a, b)."
+    "The two expressions that an assertion compares, as in a < b, (a < b).all(), allclose(a, b) or equal(a, b); otherwise none."
     if isinstance(test, ast.Call) and getattr(test.func, "attr", "") == "all" and not test.args: test = test.func.value
     if isinstance(test, ast.Compare) and len(test.ops) == 1: return [test.left, test.comparators[0]]
     called = getattr(test.func, "attr", getattr(test.func, "id", "")) if isinstance(test, ast.Call) else ""
@@ -333,7 +333,7 @@ def compared(test: ast.AST) -> list:
 
 
 class Telling(ast.NodeTransformer):
-    "Gives every assertion without a message one that tells how far off it is."
+    "Gives each assertion without a message a message that says how far off it is."
 
     def visit_Assert(self, node: ast.Assert):
         if node.msg or any(isinstance(n, ast.NamedExpr) for n in ast.walk(node)): return node
@@ -348,7 +348,7 @@ class Telling(ast.NodeTransformer):
 
 
 def telling(text: str) -> str:
-    "A cell whose assertions tell; one without assertions, or with IPython's own lines, as it is."
+    "A cell whose assertions say how far off they are. A cell without assertions, or with IPython's own lines, stays as it is."
     try: tree = ast.parse(text)
     except SyntaxError: return text
     if not any(isinstance(node, ast.Assert) for node in ast.walk(tree)): return text
@@ -356,7 +356,7 @@ def telling(text: str) -> str:
 
 # %% ../nbs/tools/follow.ipynb #3c77e0b4
 def same(a, b) -> bool:
-    "Whether two values agree: numbers and tensors nearly, sequences part by part, anything else that cannot be compared by its kind."
+    "Whether two values agree: numbers and tensors up to rounding, sequences part by part. Other values must be equal or, if they cannot be compared, of the same type."
     if isinstance(a, (tuple, list)) and isinstance(b, (tuple, list)): return len(a) == len(b) and all(map(same, a, b))
     if hasattr(a, "shape") or hasattr(b, "shape"):
         import torch
@@ -368,13 +368,13 @@ def same(a, b) -> bool:
 
 
 def course_value(make):
-    "What the course's right-hand side gives, with the random state put back afterwards."
+    "The value of the course's right-hand side. The random state is put back afterwards."
     import torch
     with torch.random.fork_rng(devices=[]): return make()
 
 
 def checked_line(mine: str, course: str) -> str:
-    "An assignment of a learner's, followed by a comparison with what the course's gives."
+    "A learner's assignment, followed by a comparison with the value of the course's assignment."
     node = ast.parse(course).body[0]
     target = ast.unparse(node.targets[0])
     return (f"_course = course_value(lambda: ({ast.unparse(node.value)}))\n{mine}\n"
@@ -382,21 +382,21 @@ def checked_line(mine: str, course: str) -> str:
 
 # %% ../nbs/tools/follow.ipynb #17c2a48d
 class Failure(NamedTuple):
-    "Where a run ended (cell, and line in it; 0 where that says nothing) and what was said."
+    "Where a run ended (the cell, and the line in it, or 0 if there is none), and the message."
     cell: int
     line: int
     says: str
 
 
 def put(text: str, new: dict) -> str:
-    "The text of a cell with some of its top definitions, {name: text}, replaced."
+    "The text of a cell, with some of its top-level definitions replaced by `new`, {name: text}."
     for name, old in parts(text).items():
         if name in new: text = text.replace(old, new[name], 1)
     return text
 
 
 def composed(course: dict, k: int, mine: dict) -> str:
-    "The text of one code cell with `mine`, {key: text}, in place; what a plain line gives is compared."
+    "The text of one code cell with `mine`, {key: text}, in place of the course's text. The value of a plain line is compared."
     text = source(course["cells"][k])
     here = {key: piece for key, piece in pieces(course).items() if piece.cell == k and key in mine}
     for key, piece in here.items():
@@ -405,14 +405,14 @@ def composed(course: dict, k: int, mine: dict) -> str:
 
 
 def compose(course: dict, mine: dict) -> list:
-    "The code cells to run, the course's with `mine`, {key: text}, in place; None where there is nothing to run."
+    "The code cells to run: the course's cells with `mine`, {key: text}, in place. None stands for a cell that is not run."
     skipped = r"(?m)^#\|\s*(notest|slow|gpu|eval:\s*false)\b"
     return [None if cell["cell_type"] != "code" or re.search(skipped, source(cell)) else telling(composed(course, k, mine))
             for k, cell in enumerate(course["cells"])]
 
 
 def first_failure(error, cell: dict) -> tuple:
-    "The line of the cell in which an error arose, and what it says."
+    "(the line of the cell in which an error was raised, its message)."
     output = next(output for output in cell["outputs"] if output["output_type"] == "error")
     traceback = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(output["traceback"]))
     line = re.search(r"(?m)^-+> ?(\d+)", traceback)
@@ -424,7 +424,7 @@ def first_failure(error, cell: dict) -> tuple:
 
 
 def play(cells: list, folder: Path, timeout: int = 120, last: int = None, clone: Path = None) -> "Failure | None":
-    "Run cells in a new kernel, in `folder`, up to cell `last`, with the library of `clone`; the first failure, or None."
+    "Run cells in a new kernel, in `folder`, up to cell `last`, with the library of `clone`. Returns the first failure or None. Raises FollowError without nbclient."
     try:
         import nbformat
         from nbclient import NotebookClient
@@ -450,14 +450,14 @@ def play(cells: list, folder: Path, timeout: int = 120, last: int = None, clone:
 
 # %% ../nbs/tools/follow.ipynb #ab4703c0
 class Verdict(NamedTuple):
-    "right, wrong, or not yet; and why."
+    "The state of one definition (right, wrong or not yet), and why."
     name: str
     state: str
     says: str = ""
 
 
 def gist(text: str) -> str:
-    "A definition without docstrings, comments and annotations of functions: equal for the same program."
+    "A definition without docstrings, comments and annotations. Two texts of the same program have the same gist."
     tree = ast.parse(plain_python(text))
     for node in ast.walk(tree):
         if isinstance(node, FUNCTION): node.returns = None
@@ -468,7 +468,7 @@ def gist(text: str) -> str:
 
 
 def reachable(course: dict, last: int) -> set:
-    "The names that cell `last` may use, directly or by way of what earlier cells bound."
+    "The names that cell `last` may use, directly or through the definitions of earlier cells."
     reached = set()
     for cell in reversed(course["cells"][:last + 1]):
         if cell["cell_type"] != "code": continue
@@ -478,19 +478,19 @@ def reachable(course: dict, last: int) -> set:
 
 
 def suspects(course: dict, mine: dict, last: int) -> list:
-    "The keys in `mine` that are written up to cell `last`: first those that it can reach, the latest first."
+    "The keys in `mine` that are defined up to cell `last`. Those that the cell can reach come first, and the latest comes first."
     before = [(key, piece.name) for key, piece in pieces(course).items() if piece.cell <= last and key in mine]
     reached = reachable(course, last)
     return [key for key, name in sorted(reversed(before), key=lambda pair: pair[1] not in reached)]
 
 # %% ../nbs/tools/follow.ipynb #bad94ca6
 def further(new: "Failure | None", old: Failure) -> bool:
-    "Did the new run get past where the old one failed?"
+    "Whether the new run gets past the place where the old one failed."
     return new is None or (new.cell, new.line) > (old.cell, old.line)
 
 
 def blame(course: dict, mine: dict, failure: Failure, run) -> tuple:
-    "({name: why}, the next failure): which of `mine` made a run fail. `run(mine, last)` plays the notebook up to a cell."
+    "({name: why}, the next failure): which definitions of `mine` made a run fail. `run(mine, last)` plays the notebook up to a cell."
     near = suspects(course, mine, failure.cell)
     for name in near:
         rest = {other: text for other, text in mine.items() if other != name}
@@ -502,7 +502,7 @@ def blame(course: dict, mine: dict, failure: Failure, run) -> tuple:
 
 
 def judge(course: dict, copy: dict, folder: Path, timeout: int = 120, say=lambda line: None, clone: Path = None) -> list:
-    "A Verdict for everything to write in the course's notebook; it is run in `folder`, with the library of `clone`."
+    "A Verdict on each thing to write in the course's notebook, which runs in `folder`, with the library of `clone`. Raises FollowError."
     wanted = definitions(course)
     known = set(dir(builtins)).union(*(names(text)[0] for text in readable(course)))
     verdicts, mine = {}, {}
@@ -520,7 +520,7 @@ def judge(course: dict, copy: dict, folder: Path, timeout: int = 120, say=lambda
     failure = run(mine) if mine else None
     while failure:
         guilty, failure_after = blame(course, mine, failure, run)
-        if not guilty: raise FollowError(f"the course's own notebook fails on this machine: {failure.says}: mend that first (python -m pip install -e \".[dev]\"?)")
+        if not guilty: raise FollowError(f"the course's own notebook fails on this machine: {failure.says}: repair that first (python -m pip install -e \".[dev]\"?)")
         verdicts |= {name: Verdict(name, "wrong", says) for name, says in guilty.items()}
         mine, failure = {name: text for name, text in mine.items() if name not in guilty}, failure_after
     verdicts |= {name: Verdict(name, "right") for name in mine}
@@ -528,47 +528,47 @@ def judge(course: dict, copy: dict, folder: Path, timeout: int = 120, say=lambda
 
 # %% ../nbs/tools/follow.ipynb #8388ab40
 def is_clone(folder: Path) -> bool:
-    "Is this the top of a clone of the course?"
+    "Whether this folder is the top of a clone of the course."
     settings = Path(folder) / "settings.ini"
     return (Path(folder) / "nbs").is_dir() and settings.is_file() and re.search(r"(?m)^lib_name *= *nanodetr$", settings.read_text(encoding="utf-8")) is not None
 
 
 def find_clone(start: Path = None, package: Path = None) -> Path:
-    "The clone that `start` (the current folder) lies in, or else that from which the package is imported."
+    "The clone that holds `start` (the current folder), or else the clone of the imported package. Raises FollowError if there is none."
     start, package = Path(start or Path.cwd()).resolve(), Path(package or __import__("nanodetr").__file__).resolve().parent
     for folder in (start, *start.parents, package.parent):
         if is_clone(folder): return folder
     try: about = metadata("nanodetr")
     except PackageNotFoundError: about = {}
     url = about["Home-page"] or next((line.split(", ")[-1] for line in about.get_all("Project-URL", [])), None) if about else None
-    raise FollowError(f"the notebooks are not here, and the installed package has none: git clone {url or 'the project'}, then say it again inside the clone")
+    raise FollowError(f"the notebooks are not here, and the installed package has none: git clone {url or 'the project'}, then run the command again inside the clone")
 
 
 def read_notebook(path: Path) -> dict:
-    "A notebook file; FollowError when it is none."
+    "The content of a notebook file. Raises FollowError if it is not a notebook."
     try: found = json.loads(Path(path).read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise FollowError(f"{path} is not a notebook ({error}): mend it, or begin again with --force") from error
+        raise FollowError(f"{path} is not a notebook ({error}): repair it, or start again with --force") from error
     if not isinstance(found, dict) or not isinstance(found.get("cells"), list):
-        raise FollowError(f"{path} is not a notebook (it has no cells): mend it, or begin again with --force")
+        raise FollowError(f"{path} is not a notebook (it has no cells): repair it, or start again with --force")
     return found
 
 
 def nearest(name: str, choices: list) -> str:
-    "The choice that looks most like a name, for an error."
+    "The choice that looks most like a name, for an error message."
     folded = {choice.lower(): choice for choice in choices}
     close = get_close_matches(name.lower(), folded, 1, 0.3)
     return folded[close[0]] if close else ", ".join(choices)
 
 
 def courses(clone: Path) -> dict:
-    "The notebooks that can be followed, {name: path}: those of the course that make a module, and the page of the video."
+    "The notebooks that you can follow, {name: path}: those of the course that make a module, and the page of the video."
     paths = sorted(Path(clone, "nbs").glob("[0-9][0-9]*_*.ipynb"))
     return {path.stem: path for path in paths if "#| default_exp" in path.read_text(encoding="utf-8") or path.stem.endswith("_video")}
 
 
 def find_course(clone: Path, name: str) -> str:
-    "The full name of a notebook from its name, number, topic or path: 05_attention, 05, attention, nbs/05_attention.ipynb."
+    "The full name of a notebook, from its name, number, topic or path: 05_attention, 05, attention, nbs/05_attention.ipynb. Raises FollowError."
     known, asked = courses(clone), Path(name).name.removesuffix(".ipynb")
     fits = [full for full in known if asked in (full, full.split("_")[0], full.split("_", 1)[1])]
     if fits: return fits[0]
@@ -576,12 +576,12 @@ def find_course(clone: Path, name: str) -> str:
 
 # %% ../nbs/tools/follow.ipynb #e4cb0c5a
 def copy_path(name: str, folder: Path = None) -> Path:
-    "Where the copy of a notebook lies: in work/ of `folder`, or of the folder one is in."
+    "The path of the copy of a notebook: in work/ of `folder`, or of the current folder."
     return Path(folder or Path.cwd()) / "work" / f"{name}.ipynb"
 
 
 def begin(clone: Path, name: str, force: bool = False, folder: Path = None) -> tuple:
-    "Write the blank copy of a notebook: (its path, where the old one went or None). FollowError when there is one and not `force`."
+    "Write the blank copy of a notebook. Returns (its path, the path of the old copy or None). Raises FollowError if there is a copy and not `force`."
     path, kept = copy_path(name, folder), None
     from_there = Path(os.path.relpath(Path(clone).resolve() / "nbs", path.parent.resolve())).as_posix().replace(" ", "%20")
     new = json.dumps(blank_notebook(read_notebook(courses(clone)[name]), name, from_there), indent=1, ensure_ascii=False) + "\n"
@@ -593,19 +593,19 @@ def begin(clone: Path, name: str, force: bool = False, folder: Path = None) -> t
     try:
         with path.open("x", encoding="utf-8") as file: file.write(new)
     except FileExistsError as error:
-        raise FollowError(f"{path} is there already, with your work in it: go on there, or begin again with --force (it keeps the old one)") from error
+        raise FollowError(f"{path} exists already, with your work in it: continue there, or start again with --force (the old copy is kept)") from error
     return path, kept
 
 
 def check(clone: Path, name: str, timeout: int = 120, say=lambda line: None, folder: Path = None) -> list:
-    "The verdicts on your copy of a notebook."
+    "The verdicts on your copy of a notebook. Raises FollowError if there is no copy."
     path = copy_path(name, folder)
-    if not path.exists(): raise FollowError(f"{path} is not there: write it with `nanodetr follow {name}`, or go to the folder where you did")
+    if not path.exists(): raise FollowError(f"{path} does not exist: make it with `nanodetr follow {name}`, or go to the folder where you made it")
     return judge(read_notebook(courses(clone)[name]), read_notebook(path), path.parent, timeout, say, clone)
 
 
 def reveal(clone: Path, name: str, notebook: str = None) -> str:
-    "The course's text of one definition, method or rung (`attend, rung 2`), from one notebook, or from whichever has it."
+    "The course's text of one definition, method or rung (`attend, rung 2`), from the named notebook or from any. Raises FollowError."
     known = {}
     for path in courses(clone).values() if notebook is None else [courses(clone)[notebook]]:
         for whole, text in definitions(read_notebook(path)).items():
@@ -621,7 +621,7 @@ def reveal(clone: Path, name: str, notebook: str = None) -> str:
 
 
 def progress(clone: Path, folder: Path = None) -> list:
-    "For each notebook that can be followed: (name, how much there is to write, how much of it is written or None without a copy)."
+    "For each notebook that you can follow: (name, number of things to write, number written so far, or None without a copy)."
     rows = []
     for name, path in courses(clone).items():
         course, copy = read_notebook(path), copy_path(name, folder)

@@ -19,19 +19,19 @@ from .matching import HungarianMatcher
 
 # %% ../nbs/10_loss.ipynb #9848899b
 def check_labels(targets: list, num_classes: int) -> None:
-    "DataError, naming the image, when a label is not in 0..num_classes-1."
+    "Raise a DataError that names the image when a label is not in 0..num_classes-1."
     for i, labels in enumerate(t["labels"] for t in targets):
         if len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
             name = targets[i].get("image_id", f"{i} of the batch")
             raise DataError(f"image {name}: labels {labels.min()}..{labels.max()}, but the model knows classes "
-                            f"0..{num_classes - 1}: do they count from 1, or is num_classes wrong?")
+                            f"0..{num_classes - 1}: let labels count from 0, or raise num_classes")
 
 # %% ../nbs/10_loss.ipynb #7dc77ed4
 def flatten_matches(matches: list, targets: list) -> tuple:
     """The pairs of all layers and images as index tensors.
 
-    matches: L lists of B (query, target) pairs of index tensors; every object matched once.
-    Returns query (L,T), image (T,) and target (L,T), which counts through the objects of all images.
+    matches: L lists of B (query, target) pairs of index tensors, with each object matched once.
+    Returns query (L,T), image (T,) and target (L,T), which numbers the objects of all images in one row.
     """
     counts = [len(t["labels"]) for t in targets]
     starts = [0, *accumulate(counts)]
@@ -42,13 +42,13 @@ def flatten_matches(matches: list, targets: list) -> tuple:
 # %% ../nbs/10_loss.ipynb #9a7a89af
 @dataclass
 class Normalisers:
-    "What a batch's losses are divided by: its boxes (at least 1), and the class weights summed over its B x Q queries."
+    "What a batch's losses are divided by: its number of boxes (at least 1), and its summed class weights over B x Q queries."
     num_boxes: float
     class_weight: float
 
 # %% ../nbs/10_loss.ipynb #9b53936f
 class SetCriterion(nn.Module):
-    """Match predictions and objects, then compare them (paper, section 3.1, equation 2), for every decoder layer.
+    """Match predictions with objects, then compare them, for each decoder layer (paper, section 3.1, equation 2).
 
     matcher: a HungarianMatcher; no_object_weight: weight of the no-object class; loss_weights: weights used by `total`.
     """
@@ -62,51 +62,51 @@ class SetCriterion(nn.Module):
         self.register_buffer("class_weight", torch.tensor([1.0] * num_classes + [no_object_weight]))
 
     def normalisers(self, targets: list, num_queries: int) -> Normalisers:
-        "The divisors of a whole batch, from its targets alone: pass them with each part of the batch."
+        "The divisors of a whole batch, from its targets alone. Pass them along with each part of the batch."
         boxes = sum(len(t["labels"]) for t in targets)
         weight = boxes + self.no_object_weight * (len(targets) * num_queries - boxes)
         return Normalisers(max(boxes, 1), weight or 1.0)
 
     def forward(self, output, targets: list, normalisers: Normalisers = None) -> dict:
-        """Unweighted losses: loss_class, loss_l1, loss_giou, the same with _0, _1 ... for earlier layers, and errors.
+        """The unweighted losses loss_class, loss_l1, loss_giou, the same with _0, _1, ... for earlier layers, and `errors`.
 
         output: a DETROutput: logits (B,Q,C+1), boxes (B,Q,4) and aux; targets: B dicts of labels (N,) and boxes (N,4)
-        cxcywh 0..1. normalisers: those of the whole batch when this is a part of one. Raises DataError, MatchingError.
+        cxcywh 0..1. normalisers: those of the whole batch, when this is only a part of it. Raises DataError, MatchingError.
         """
         check_labels(targets, self.num_classes)
-        logits = torch.stack([layer.logits for layer in (*output.aux, output)])       # (L,B,Q,C+1)
-        boxes = torch.stack([layer.boxes for layer in (*output.aux, output)])         # (L,B,Q,4)
+        logits = torch.stack([layer.logits for layer in (*output.aux, output)])  # (L,B,Q,C+1)
+        boxes = torch.stack([layer.boxes for layer in (*output.aux, output)])  # (L,B,Q,4)
         logits, boxes = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (logits, boxes))
         (L, B, Q), device = logits.shape[:3], logits.device
         matches = flatten_matches(self.matcher(logits, boxes, targets), targets)
-        query, image, target = (index.to(device) for index in matches)                # (L,T), (T,), (L,T)
-        layer = torch.arange(L, device=device)[:, None]                               # (L,1)
-        labels = torch.cat([t["labels"] for t in targets]).to(device)[target]         # (L,T)
-        truth = torch.cat([t["boxes"] for t in targets]).to(boxes)[target]            # (L,T,4)
+        query, image, target = (index.to(device) for index in matches)         # (L,T), (T,), (L,T)
+        layer = torch.arange(L, device=device)[:, None]                        # (L,1)
+        labels = torch.cat([t["labels"] for t in targets]).to(device)[target]  # (L,T)
+        truth = torch.cat([t["boxes"] for t in targets]).to(boxes)[target]     # (L,T,4)
 
-        wanted = torch.full((L, B, Q), self.num_classes, device=device)               # no-object, but for the matched
+        wanted = torch.full((L, B, Q), self.num_classes, device=device)        # no-object, but for the matched
         wanted[layer, image, query] = labels
         weight = self.class_weight.to(logits)
-        entropy = F.cross_entropy(logits.flatten(0, 2), wanted.flatten(), weight, reduction="none")   # (LBQ,)
-        mine = boxes[layer, image, query]                                             # (L,T,4)
-        giou = paired_giou(cxcywh_to_xyxy(mine), cxcywh_to_xyxy(truth))               # (L,T)
+        entropy = F.cross_entropy(logits.flatten(0, 2), wanted.flatten(), weight, reduction="none")  # (LBQ,)
+        mine = boxes[layer, image, query]                                      # (L,T,4)
+        giou = paired_giou(cxcywh_to_xyxy(mine), cxcywh_to_xyxy(truth))        # (L,T)
 
         whole = normalisers or self.normalisers(targets, Q)
-        parts = {"class": entropy.view(L, -1).sum(1) / whole.class_weight,            # (L,) each
+        parts = {"class": entropy.view(L, -1).sum(1) / whole.class_weight,     # (L,) each
                  "l1": (mine - truth).abs().sum((1, 2)) / whole.num_boxes, "giou": (1 - giou).sum(1) / whole.num_boxes}
-        suffix = [f"_{l}" for l in range(L - 1)] + [""]                               # the last layer has none
+        suffix = [f"_{l}" for l in range(L - 1)] + [""]                        # the last layer has none
         losses = {f"loss_{name}{suffix[l]}": part[l] for l in range(L) for name, part in parts.items()}
         return losses | self.errors(logits[-1].detach(), wanted[-1], image, query[-1])
 
     def errors(self, logits: Tensor, wanted: Tensor, image: Tensor, query: Tensor) -> dict:
-        "For the log: class_error, percent of matched queries (0 without any); cardinality_error, objects per image."
-        said = logits.argmax(-1)                                                      # (B,Q)
-        wrong = (said != wanted)[image, query].float()                                # (T,)
-        seen, there = ((classes != self.num_classes).sum(1) for classes in (said, wanted))   # (B,) each
+        "For the log. class_error: percent of matched queries with a wrong class (0 without any); cardinality_error: miscounted objects per image."
+        said = logits.argmax(-1)                                               # (B,Q)
+        wrong = (said != wanted)[image, query].float()                         # (T,)
+        seen, there = ((classes != self.num_classes).sum(1) for classes in (said, wanted))  # (B,) each
         class_error, cardinality_error = 100 * wrong.sum() / max(len(wrong), 1), (seen - there).abs().float().mean()
         return {"class_error": class_error, "cardinality_error": cardinality_error}
 
     def total(self, losses: dict) -> Tensor:
-        "The weighted sum of all layers' losses: what is minimised."
+        "The weighted sum of the losses of all layers. This is what we minimise."
         weights = self.loss_weights
         return sum(weights[name.split("_")[1]] * value for name, value in losses.items() if name.startswith("loss_"))

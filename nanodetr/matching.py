@@ -19,7 +19,7 @@ from .errors import NanodetrError
 def class_cost(logits: Tensor, labels: Tensor) -> Tensor:
     """(..., Q, N) minus the probability that each query gives to each object's class.
 
-    logits (..., Q, C+1), labels (..., N) in 0..C-1; NaN for labels that do not exist.
+    logits (..., Q, C+1), labels (..., N) in 0..C-1. The cost is NaN for labels outside that range.
     """
     known = (labels >= 0) & (labels < logits.shape[-1] - 1)
     index = labels.where(known, 0)[..., None, :].expand(*logits.shape[:-1], labels.shape[-1])
@@ -59,7 +59,7 @@ class HungarianMatcher(nn.Module):
         """One pair (query indices, object indices) per image, int64 on the CPU, sorted by query.
 
         logits (B, Q, C+1), boxes (B, Q, 4), targets: B dicts with "labels" (N,) and "boxes" (N, 4), cxcywh in 0..1.
-        With (L, B, Q, ...) for L decoder layers: a list of L such lists. Raises MatchingError.
+        For L decoder layers, (L, B, Q, ...) gives a list of L such lists. Raises MatchingError, naming the image.
         """
         if logits.dim() == 3: return self(logits[None], boxes[None], targets)[0]
         layers, batch, queries = logits.shape[:3]
@@ -68,7 +68,7 @@ class HungarianMatcher(nn.Module):
         counts = [len(t["labels"]) for t in targets]
         for i, n in enumerate(counts):
             if n > queries:
-                raise MatchingError(f"{name_image(i, targets[i])} has {n} objects, the model only {queries} object "
+                raise MatchingError(f"{name_image(i, targets[i])} has {n} objects, but the model has only {queries} object "
                                     f"queries; raise num_queries to {n} or more")
         parts = self.cost_parts(logits, boxes, *pad_targets(targets, logits.device))
         cost = sum(parts.values()).cpu().numpy()  # (L,B,Q,T), the only transfer
@@ -79,11 +79,11 @@ class HungarianMatcher(nn.Module):
 
 # %% ../nbs/09_matching.ipynb #feab30cc
 class MatchingError(NanodetrError):
-    "Predictions and targets that cannot be matched; the message names the image and the remedy."
+    "Raised for predictions and targets that cannot be matched. The message names the image and the remedy."
 
 
 def name_image(i: int, target: dict) -> str:
-    "How an error message calls the i-th image of a batch."
+    "The name of the i-th image of a batch in an error message."
     return f"image {i} of the batch" + (f" (image_id {target['image_id']})" if "image_id" in target else "")
 
 

@@ -27,7 +27,7 @@ from .position import LearnedPositions, sinusoidal_pos_encode_2d
 # %% ../nbs/08_model.ipynb #d0c3ac73
 @dataclass
 class DETROutput:
-    """What DETR says about a batch.
+    """What DETR answers for a batch.
 
     logits (B,Q,C+1), the last class is no-object; boxes (B,Q,4) cxcywh in 0..1 of the un-padded image.
     aux: the same for each earlier decoder layer. attention, when asked for: lists with one entry per layer,
@@ -40,7 +40,7 @@ class DETROutput:
 
 # %% ../nbs/08_model.ipynb #e01420eb
 class BoxHead(nn.Sequential):
-    "(..., d) -> (..., 4): three linear layers; the sigmoid that makes cxcywh of them comes afterwards (paper, section 3.2)."
+    "(..., d) -> (..., 4): three linear layers; a sigmoid outside turns them into cxcywh (paper, section 3.2)."
 
     def __init__(self, dim: int):
         super().__init__(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, 4))
@@ -52,9 +52,9 @@ def build_backbone(c: DETRConfig) -> nn.Module:
     return ResNetBackbone(c.backbone, None, c.trainable_stages, c.dilation, None, c.seal_padding, c.stride_first)
 
 class DETRParts(nn.Module):
-    """The parts of a DETR under their names; `DETRNetwork` joins them in a forward pass.
+    """The parts of a DETR, by name; `DETRNetwork` joins them in a forward pass.
 
-    backbone: a ready-made one with `num_channels` and (images, mask) -> (features, mask); None: the configuration's.
+    backbone: a module with `num_channels` and (images, mask) -> (features, mask); None builds the configuration's.
     """
 
     def __init__(self, config: DETRConfig, backbone: nn.Module = None):
@@ -88,27 +88,27 @@ class DETRNetwork(DETRParts):
         if mask is None:
             mask = torch.zeros(images.shape[0], *images.shape[-2:], dtype=torch.bool, device=images.device)
         images = (images.to(self.mean) - self.mean) / self.std
-        if padded: images = images.masked_fill(mask[:, None], 0.0)               # (B,3,H,W), zero in the padding
-        return self.from_features(*self.backbone(images, mask), need_weights)    # new: cut here
+        if padded: images = images.masked_fill(mask[:, None], 0.0)             # (B,3,H,W), zero in the padding
+        return self.from_features(*self.backbone(images, mask), need_weights)  # new: cut here
 
     def from_features(self, features: Tensor, mask: Tensor, need_weights: bool = False) -> DETROutput:
-        "What follows the backbone: its features (B,C',h,w) and mask (B,h,w) bool, True = padding, to the output."
-        tokens = self.input_proj(features).flatten(2).transpose(1, 2)            # (B,hw,d)
-        pos = self.encode_positions(mask).flatten(1, 2).to(tokens.dtype)         # (B,hw,d)
-        padding = mask.flatten(1) if mask.any() else None                        # (B,hw)
-        memory, encoder_weights = self.encoder(tokens, pos, padding, need_weights)   # (B,hw,d)
-        query_pos = self.query_embed.weight.expand(len(tokens), -1, -1)          # (B,Q,d)
-        start = query_pos if self.config.query_start == "query" else torch.zeros_like(query_pos)   # new
-        hidden, weights = self.decoder(start, memory, query_pos, pos, padding, need_weights)       # (L,B,Q,d)
-        logits = self.class_head(hidden).to(self.mean)                           # new: (L,B,Q,C+1), all layers
-        boxes = self.box_head(hidden).to(self.mean).sigmoid()                    # new: (L,B,Q,4)
-        aux = [DETROutput(*layer) for layer in zip(logits[:-1], boxes[:-1])]     # new
+        "Everything after the backbone, from its features (B,C',h,w) and its mask (B,h,w) bool, True = padding."
+        tokens = self.input_proj(features).flatten(2).transpose(1, 2)          # (B,hw,d)
+        pos = self.encode_positions(mask).flatten(1, 2).to(tokens.dtype)       # (B,hw,d)
+        padding = mask.flatten(1) if mask.any() else None                      # (B,hw)
+        memory, encoder_weights = self.encoder(tokens, pos, padding, need_weights)  # (B,hw,d)
+        query_pos = self.query_embed.weight.expand(len(tokens), -1, -1)        # (B,Q,d)
+        start = query_pos if self.config.query_start == "query" else torch.zeros_like(query_pos)  # new
+        hidden, weights = self.decoder(start, memory, query_pos, pos, padding, need_weights)  # (L,B,Q,d)
+        logits = self.class_head(hidden).to(self.mean)                         # new: (L,B,Q,C+1), all layers
+        boxes = self.box_head(hidden).to(self.mean).sigmoid()                  # new: (L,B,Q,4)
+        aux = [DETROutput(*layer) for layer in zip(logits[:-1], boxes[:-1])]   # new
         attention = {"encoder": encoder_weights, **weights, "shape": tuple(mask.shape[-2:])} if need_weights else None
         return DETROutput(logits[-1], boxes[-1], aux, attention)
 
 # %% ../nbs/08_model.ipynb #7ab93078
 def postprocess(output: DETROutput, sizes: Tensor) -> list:
-    """Every query's best class, without a threshold (average precision wants the whole list).
+    """Every query's best class, without a threshold (average precision needs the whole list).
 
     sizes (B,2): height and width of the original images.
     Returns one dict per image, on the CPU: scores (Q,) in 0..1, labels (Q,), boxes (Q,4) xyxy pixels.
@@ -121,29 +121,29 @@ def postprocess(output: DETROutput, sizes: Tensor) -> list:
 
 # %% ../nbs/08_model.ipynb #5891f1e9
 def check_image(image: Tensor, name: str) -> Tensor:
-    "(3,H,W) from a (3,H,W), (1,H,W) or (H,W) float tensor in 0..1. Raises DataError, with the image's name, for others."
+    "(3,H,W) from a (3,H,W), (1,H,W) or (H,W) float tensor in 0..1. For others: a DataError that names the image."
     if not isinstance(image, Tensor):
-        raise DataError(f"{name}: {type(image).__name__}, but a (3,H,W) float tensor in 0..1 is wanted")
+        raise DataError(f"{name} is a {type(image).__name__}: pass a (3,H,W) float tensor in 0..1")
     shape, image = tuple(image.shape), image[None] if image.dim() == 2 else image
     if image.dim() != 3 or image.shape[0] not in (1, 3) or 0 in shape:
-        raise DataError(f"{name}: shape {shape}, but (3,H,W) or (1,H,W) is wanted: put the channels first, drop alpha")
+        raise DataError(f"{name} has shape {shape}: pass (3,H,W) or (1,H,W), put the channels first and drop alpha")
     low, high = (x.item() for x in image.aminmax())
     if not image.is_floating_point() or not (low >= -1e-3 and high <= 1 + 1e-3):
-        raise DataError(f"{name}: {str(image.dtype)[6:]} values {low:.4g}..{high:.4g}, but floats in 0..1 are wanted: "
-                        "divide bytes by 255, do not normalise")
+        raise DataError(f"{name} has {str(image.dtype)[6:]} values {low:.4g}..{high:.4g}: pass floats in 0..1 "
+                        "(divide bytes by 255, do not normalise)")
     return image.expand(3, -1, -1).clamp(0, 1)
 
 # %% ../nbs/08_model.ipynb #e344546b
 class DETR(DETRNetwork):
-    "Images to sets of boxes (paper, figure 2), with what a user needs: detect, save, load."
+    "Images to sets of boxes (paper, figure 2), with the methods that a user needs: detect, save, load."
 
     @torch.no_grad()
     def detect(self, images, threshold: float = 0.5, batch_size: int = 8) -> list:
         """Objects with scores above `threshold`, image by image.
 
         images: a (3,H,W) or (B,3,H,W) tensor, or a list of (3,H,W), (1,H,W) or (H,W) tensors of any sizes, RGB in 0..1.
-        Returns one dict per image, on the CPU: scores (N,) falling, labels (N,), boxes (N,4) xyxy pixels of the image
-        as given. Raises DataError for anything else than such images.
+        Returns one dict per image, on the CPU: scores (N,), highest first, labels (N,), boxes (N,4) xyxy pixels of
+        the image as given. Raises DataError for images of any other kind.
         """
         if not isinstance(images, (list, tuple)):
             images = images if isinstance(images, Tensor) and images.dim() == 4 else [images]
@@ -166,7 +166,7 @@ class DETR(DETRNetwork):
         return F.interpolate(image[None], size=size, mode="bilinear", antialias=True)[0].clamp(0, 1)
 
     def save_pretrained(self, folder, layout: str = "nanodetr") -> None:
-        """Write the model into `folder`, all its files or none; raises CheckpointError when that fails.
+        """Write the model into `folder`: all of its files or none. Raises CheckpointError when that fails.
 
         layout: nanodetr (config.json, model.safetensors), or for other programs: official (detr.pth), hf (transformers).
         """
@@ -177,10 +177,10 @@ class DETR(DETRNetwork):
         """A model, in eval mode, from what `save_pretrained` wrote, or from an official or Hugging Face checkpoint.
 
         source: a folder, a weights file, a state dict, the name of a model of the library ("nano-shapes") or of the hub.
-        known: fields of the configuration that a foreign file does not tell, as in dilation=True (see `read_checkpoint`).
+        known: configuration fields that another program's file does not hold, such as dilation=True (see `read_checkpoint`).
         Raises CheckpointError, ConfigError.
         """
         config, state, layout = read_checkpoint(source, **known)
         name = "state dict" if isinstance(source, dict) else source
-        remedy = "use it with the configuration it was saved with" if layout == "nanodetr" else "it is damaged, or no plain DETR"
+        remedy = "use it with the configuration it was saved with" if layout == "nanodetr" else "it is damaged, or not a plain DETR"
         return copy_weights_into(cls(config, backbone), state, name, remedy).eval()

@@ -15,11 +15,11 @@ from .errors import NanodetrError
 
 # %% ../nbs/04_positional_encoding.ipynb #875cba28
 class PositionError(NanodetrError):
-    "Positions that cannot be encoded as asked."
+    "Raised for positions that cannot be encoded as asked."
 
 
 def sinusoidal_pos_encode_1d(positions: Tensor, dim: int, temperature: float = 10000.0) -> Tensor:
-    "Positions of any shape (...) to codes (..., dim) in -1..1: sines on even channels, cosines on odd; dim is even."
+    "Positions (...) to codes (..., dim) in -1..1: sines on even channels, cosines on odd ones. PositionError for an odd dim."
     if dim % 2: raise PositionError(f"dim {dim} is odd: sines and cosines come in pairs, choose an even number")
     pair = torch.arange(dim, device=positions.device) // 2              # 0 0 1 1 2 2 ...
     period = temperature ** (2 * pair.float() / dim)                    # (dim,)
@@ -30,7 +30,8 @@ def sinusoidal_pos_encode_1d(positions: Tensor, dim: int, temperature: float = 1
 def cell_positions(mask: Tensor, normalize: bool = True) -> tuple:
     """y and x of every cell, both (B,h,w) float, from the padding mask (B,h,w), True = padding.
 
-    Real cells are counted from 1; with `normalize` as a share of the picture's own cells, in 0..2 pi.
+    Real cells are counted from 1. With `normalize`, the count is divided by the picture's own number of rows or columns
+    and scaled to 0..2 pi.
     """
     real, eps = ~mask, 1e-6
     y, x = real.cumsum(1, dtype=torch.float32), real.cumsum(2, dtype=torch.float32)
@@ -43,7 +44,8 @@ def cell_positions(mask: Tensor, normalize: bool = True) -> tuple:
 def sinusoidal_pos_encode_2d(mask: Tensor, dim: int, temperature: float = 10000.0, normalize: bool = True) -> Tensor:
     """Padding mask (B,h,w), True = padding, to position codes (B,h,w,dim) float: first half y, second half x.
 
-    dim: a multiple of 4. The padding around a picture does not change the codes of its cells. Paper: appendix A.4.
+    dim: a multiple of 4, else PositionError. The padding around a picture does not change the codes of its cells.
+    Paper: appendix A.4.
     """
     if dim % 4: raise PositionError(f"dim {dim} is not a multiple of 4: y and x each need pairs of channels")
     y, x = cell_positions(mask, normalize)
@@ -54,7 +56,8 @@ def sinusoidal_pos_encode_2d(mask: Tensor, dim: int, temperature: float = 10000.
 class LearnedPositions(nn.Module):
     """A trained vector for each row and each column; mask (B,h,w) to codes (B,h,w,dim): first half y, second half x.
 
-    size: the most rows and columns; a larger map raises PositionError. Only the shape of the mask is used.
+    size: the largest number of rows, and of columns. Of the mask, only the shape is used.
+    Raises PositionError for a larger map, or for an odd dim.
     """
 
     def __init__(self, dim: int, size: int = 50):

@@ -42,10 +42,10 @@ def accumulate_gradients(
     # loss -> None: adds the gradients of one micro-batch's loss
     backward=Tensor.backward,
 ) -> dict:
-    """Gradients of one large batch, computed one micro-batch after the other; they equal the large batch's own.
+    """The gradients of one large batch, computed one micro-batch after another. They equal those of the large batch.
 
-    The normalisers (boxes, summed class weights) are counted over all targets first, so that the parts' losses add up to
-    the loss of the whole. Returns the named losses of the whole, detached, and "loss", their weighted total.
+    The normalisers (boxes, summed class weights) are counted over all targets first, so that the losses of the parts add
+    up to the loss of the whole. Returns the named losses of the whole, detached, and "loss", their weighted total.
     """
     targets = [target for _, _, part in micro_batches for target in part]
     normalisers = criterion.normalisers(targets, model.config.num_queries)
@@ -61,21 +61,21 @@ def accumulate_gradients(
 
 # %% ../nbs/11_training.ipynb #f8c5f96c
 class TrainingError(NanodetrError):
-    "Training cannot go on: settings that make no sense, a loss that is not finite, a resume that does not fit."
+    "Raised when training cannot go on: impossible settings, a loss that is not finite, or a resume that does not fit."
 
 
 def choose_device(name: str) -> torch.device:
-    "The device called auto, cpu or cuda; TrainingError for a GPU that is not there."
+    "The device called auto, cpu or cuda. Raises TrainingError for a GPU that is not there."
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise TrainingError("device cuda asked for, but torch sees no GPU: use device cpu or auto")
+        raise TrainingError("device is cuda, but torch sees no GPU: use device cpu or auto")
     return torch.device(name)
 
 # %% ../nbs/11_training.ipynb #dd846039
 @dataclass
 class TrainConfig:
-    "How to train. The defaults suit the `nano` model on shapes; `TrainConfig.preset` knows others. TrainingError for settings that make no sense."
+    "How to train. The defaults suit the `nano` model on shapes; `TrainConfig.preset` knows others. Raises TrainingError for impossible settings."
     # passes over the training set
     epochs: int = 16
     # images in one micro-batch
@@ -92,7 +92,7 @@ class TrainConfig:
     beta2: float = 0.98
     # greatest length of the gradient (0: no clipping)
     clip: float = 0.1
-    # course of the learning rate: linear, cosine, step or constant
+    # how the learning rate changes over the run: linear, cosine, step or constant
     schedule: str = "linear"
     # fraction of the run, at its start, in which the rate rises
     warmup: float = 0.03
@@ -100,13 +100,13 @@ class TrainConfig:
     cooldown: float = 0.3
     # weight of the no-object class in the cross entropy (paper, section 3.1)
     no_object_weight: float = 0.1
-    # decay of the average of the weights that is kept for use (0: no average)
+    # decay, in 0..1, of the running average of the weights, which is then evaluated and saved (0: no average)
     ema: float = 0.0
     # compute in 16 bits (bf16 or fp16) where it is safe
     amp: bool = False
     # processes that load data (0: load in this one)
     workers: int = 0
-    # seed of the order of the images and of everything random in training
+    # seed for the order of the images and for everything else that is random in training
     seed: int = 0
     # auto, cpu or cuda
     device: str = "auto"
@@ -128,7 +128,7 @@ class TrainConfig:
 
     @classmethod
     def preset(cls, name: str, **changes):
-        "Settings for the model preset `name`, with `changes`."
+        "The settings for the model preset `name`, with `changes`. Raises TrainingError for an unknown name."
         if name not in TRAINING_PRESETS:
             raise TrainingError(f"unknown preset {name!r}: choose one of {', '.join(TRAINING_PRESETS)}")
         return cls(**{**TRAINING_PRESETS[name], **changes})
@@ -153,7 +153,7 @@ def parameter_groups(model: nn.Module, config: TrainConfig) -> list:
 
 # %% ../nbs/11_training.ipynb #9150cd97
 def rate_factor(step: int, total: int, config: TrainConfig) -> float:
-    "What the base learning rate is multiplied by at `step` (0-based) of `total`: warm-up, plateau, cool-down. In 0..1."
+    "The factor in 0..1 on the base learning rate at `step` (0-based) of `total`: warm-up, plateau, cool-down."
     warmup, tail = round(config.warmup * total), max(1, round(config.cooldown * total))
     if step < warmup:
         return (step + 1) / warmup
@@ -170,10 +170,10 @@ def epoch_batches(
     config: TrainConfig,
     # number of the epoch, from 0
     epoch: int,
-    # the generator to seed and to shuffle with; by default a new one
+    # the generator that is seeded and shuffles; by default a new one
     generator: torch.Generator = None,
 ) -> list:
-    "The index lists of one epoch's micro-batches, from (seed, epoch) alone; an incomplete last step is dropped."
+    "The index lists of one epoch's micro-batches. They depend on (seed, epoch) alone; an incomplete last step is dropped."
     generator = (generator or torch.Generator()).manual_seed(config.seed * 100_003 + epoch)
     order = torch.randperm(count, generator=generator).tolist()
     step = config.batch_size * config.accumulate
@@ -182,7 +182,7 @@ def epoch_batches(
 
 # %% ../nbs/11_training.ipynb #be3e70e3
 class Trainer:
-    "Model, optimiser and step count of one training. Raises TrainingError when a loss is not finite, before it reaches the weights."
+    "Model, optimiser and step count of one training. A loss that is not finite raises TrainingError before it reaches the weights."
 
     def __init__(self, model: nn.Module, config: TrainConfig, total_steps: int):
         self.config, self.total_steps, self.step = config, total_steps, 0
@@ -202,13 +202,13 @@ class Trainer:
         loss.backward()
 
     def update(self) -> Tensor:
-        "Clip the gradients, then one step of the optimiser; returns the gradients' length before clipping."
+        "Clip the gradients, then take one step of the optimiser. Returns the length of the gradients before clipping."
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip or math.inf)
         self.optimizer.step()
         return norm
 
     def train_step(self, micro_batches: list) -> dict:
-        "One optimiser step on a list of collated micro-batches; returns losses, gradient length and rate as floats."
+        "One optimiser step on a list of collated micro-batches. Returns losses, gradient length and learning rate as floats."
         self.model.train()
         factor = rate_factor(self.step, self.total_steps, self.config)
         for group in self.optimizer.param_groups:
@@ -220,7 +220,7 @@ class Trainer:
         return {name: value.item() for name, value in losses.items()} | {"grad_norm": norm.item(), "lr": self.config.lr * factor}
 
     def gradients(self, micro_batches: list) -> dict:
-        "The gradients of one step and its named losses; TrainingError that names step and images when something is not finite."
+        "Compute the gradients of one step; return its named losses. A number that is not finite raises TrainingError, naming step and images."
         where = f"step {self.step + 1}, images {[t.get('image_id') for _, _, part in micro_batches for t in part]}"
         try:
             losses = accumulate_gradients(self.model, self.criterion, micro_batches, self.forward, self.backward)
@@ -235,10 +235,10 @@ def train_epoch(
     trainer: Trainer,
     # data set of (image, target)
     data,
-    # lists of indices, one for each micro-batch: those of `epoch_batches`, or what is left of them
+    # one list of indices per micro-batch: those of `epoch_batches`, or the ones still to do
     batches: list,
 ):
-    "Train on these batches; yields the losses of each optimiser step (a dict of floats) as soon as it is taken."
+    "Train on these batches. Yields the losses of each optimiser step (a dict of floats) as soon as it is taken."
     config = trainer.config
     generator = torch.Generator().manual_seed(config.seed * 100_003 + trainer.step)
     loader = iter(DataLoader(data, batch_sampler=batches, collate_fn=collate, num_workers=config.workers, generator=generator))

@@ -16,6 +16,18 @@ if os.environ.get("CI"):
     settings.load_profile("ci")
 
 
+# what shares one slow start (the built site, JupyterLab with its browser, a sweep in its own Python) stays in one process
+SHARED = ("test_site", "test_browser", "test_explorers")
+SLOW_FIRST = ("test_voc_notebook", "test_follow")  # so that no process ends with one long test while the other has none
+
+
+def pytest_collection_modifyitems(items):
+    "With `-n 2 --dist loadgroup`, tests that share a start run in one process, and long ones come first."
+    for item in items:
+        if item.path.stem in SHARED: item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    items.sort(key=lambda item: item.path.stem not in SLOW_FIRST)  # stable: the rest keeps its order
+
+
 @pytest.fixture(scope="session")
 def run_folder(tmp_path_factory):
     "The folder of a short run on eight shapes."

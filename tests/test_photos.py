@@ -573,3 +573,18 @@ def test_a_terminal_that_lacks_the_letters(monkeypatch, encoding):
     out, err = (stream.flush() or stream.buffer.getvalue().decode(encoding) for stream in streams)
     name = "剪刀" if encoding == "utf-8" else "\\u526a\\u5200"
     assert out.split() == [name, "\\ud800"] and f"{name}.xml: broken; mend it" in err
+
+
+# ---------------------------------------------------------------- labels and flags in memory
+
+@pytest.mark.parametrize("where, change, words", [
+    ("detections", {"labels": torch.tensor([1.5])}, "detections 0 has a label that is not a whole number"), ("targets", {"labels": [0.5]}, "targets 0 has a label that is not a whole number"),
+    ("targets", {"labels": torch.tensor([float("nan")])}, "not a whole number"), ("targets", {"iscrowd": ["no"]}, "iscrowd that are not numbers"), ("targets", {"iscrowd": [0.5]}, "neither 0 nor 1"),
+    ("targets", {"iscrowd": [2]}, "neither 0 nor 1"), ("targets", {"difficult": [float("nan")]}, "neither 0 nor 1"), ("detections", {"labels": ["cup"]}, "labels that are not numbers"),
+    ("detections", {"scores": [10**400]}, "scores that are not numbers")])
+def test_an_evaluation_refuses_what_is_no_label_and_no_flag(where, change, words):
+    from nanodetr.evaluation import evaluate_detections
+    sides = {"detections": {"labels": [1], "boxes": [[1, 1, 5, 5]], "scores": [0.9]}, "targets": {"labels": [1.0], "boxes": [[1, 1, 5, 5]], "iscrowd": [False]}}
+    assert evaluate_detections([sides["detections"]], [sides["targets"]], classes=["cup", "spoon"])["AP"] == pytest.approx(1)
+    sides[where] |= change
+    with pytest.raises(NanodetrError, match=words): evaluate_detections([sides["detections"]], [sides["targets"]], classes=["cup", "spoon"])

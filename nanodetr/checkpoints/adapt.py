@@ -19,7 +19,7 @@ from ..model import DETR
 
 # %% ../../nbs/checkpoints/adapt.ipynb #1d816afd
 def resize_rows(rows: Tensor, count: int) -> Tensor:
-    "(n,d) -> (count,d): the first `count` rows; where there are fewer, new ones with the mean and spread of the old."
+    "(n,d) -> (count,d): the first `count` rows. If there are fewer, new rows follow, with the mean and spread of the old ones."
     new = rows.new_empty(max(0, count - len(rows)), rows.shape[1]).normal_()
     return torch.cat([rows[:count], rows.mean(0) + rows.std(0, unbiased=False) * new])
 
@@ -27,7 +27,7 @@ def resize_rows(rows: Tensor, count: int) -> Tensor:
 FREE = ("image_size", "max_size", "dropout", "trainable_stages", "seal_padding")
 
 def train_stages(backbone: nn.Module, stages: int) -> None:
-    "Train the last `stages` stages of a ResNet. Any other backbone trains completely, or, with 0, not at all."
+    "Train only the last `stages` (0..5) stages of a ResNet. Any other backbone trains as a whole or, with 0, not at all."
     if isinstance(backbone, ResNetBackbone): set_trainable(backbone.body, stages)
     else: backbone.requires_grad_(stages > 0)
 
@@ -35,15 +35,15 @@ def train_stages(backbone: nn.Module, stages: int) -> None:
 def adapt(model: DETR, classes: list, num_queries: int = None, say=print, **changes) -> DETR:
     """A new DETR for `classes` that keeps what `model` has learned; `model` stays as it is.
 
-    The class head starts anew, unless the classes are the very same; everything else is copied.
-    num_queries: fewer drops the last ones, more adds some like them (`resize_rows`); None keeps their number.
-    changes: settings in FREE; others raise ConfigError. say: called with each line of what was kept and what is new.
+    The class head starts anew, unless the classes are exactly the same. Everything else is copied.
+    num_queries: fewer drop the last ones, more add new ones (`resize_rows`), and None keeps the number.
+    changes: settings in FREE; others raise ConfigError. say: called with each line about what is kept and what is new.
     Random numbers come from torch's generator.
     """
     old, classes = model.config, list(classes)
     for name in changes:
         if name not in FREE:
-            raise ConfigError(f"{name} cannot change where weights are kept: leave it out; {', '.join(FREE)} can")
+            raise ConfigError(f"{name} cannot change, because the kept weights depend on it: leave it out (these can change: {', '.join(FREE)})")
     chosen = {"classes": classes, "num_classes": len(classes), "num_queries": num_queries or old.num_queries}
     config, backbone = DETRConfig.from_dict({**asdict(old), **changes, **chosen}), copy.deepcopy(model.backbone)
     if isinstance(backbone, ResNetBackbone): backbone.seal_padding = config.seal_padding
@@ -67,7 +67,7 @@ def adapt(model: DETR, classes: list, num_queries: int = None, say=print, **chan
 def convert(source, folder, layout: str = "nanodetr", **known) -> DETRConfig:
     """Read any checkpoint that `DETR.from_pretrained` reads, and write it into `folder` in another layout.
 
-    layout: nanodetr, official or hf. known: fields of the configuration that the file does not tell, as in dilation=True.
+    layout: nanodetr, official or hf. known: configuration fields that the file does not hold, such as dilation=True.
     Returns the configuration. Raises CheckpointError, ConfigError.
     """
     model = DETR.from_pretrained(source, **known)

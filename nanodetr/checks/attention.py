@@ -15,7 +15,7 @@ from .core import compare, difference
 
 # %% ../../nbs/solutions/05_attention.ipynb #6e1252a7
 def usual_mistake(name: str, yours, mistakes: dict, case: tuple, tol: float = 1e-5) -> bool:
-    "True, and a line saying which, when `yours` gives on `case` what one of the mistakes {remark: function} gives."
+    "If `yours` gives on `case` what one of the mistakes {remark: function} gives, print the remark and return True."
     try:
         mine = yours(*case)
         found = [remark for remark, wrong in mistakes.items() if difference(mine, wrong(*case)) <= tol]
@@ -26,7 +26,7 @@ def usual_mistake(name: str, yours, mistakes: dict, case: tuple, tol: float = 1e
 
 # %% ../../nbs/solutions/05_attention.ipynb #a1382984
 def random_inputs(*shapes, seed=0, scale=1.0) -> tuple:
-    "Normal tensors of these shapes."
+    "Normally distributed tensors of these shapes."
     generator = torch.Generator().manual_seed(seed)
     return tuple(scale * torch.randn(*shape, generator=generator) for shape in shapes)
 
@@ -53,8 +53,8 @@ def check_split_heads(yours) -> bool:
     def bare(x, heads): return x.reshape(x.shape[0], heads, x.shape[1], -1)
     def strided(x, heads): return torch.stack([x[..., h::heads] for h in range(heads)], dim=1)
     def cells_first(x, heads): return x.unflatten(-1, (heads, -1))
-    mistakes = {"a reshape alone mixes cells and channels; make (B,L,H,d/H) first, then transpose": bare,
-                "each head takes every H-th channel; it should take d/H channels that lie together": strided,
+    mistakes = {"a reshape alone mixes cells and channels: make (B,L,H,d/H) first, then transpose": bare,
+                "each head takes every H-th channel: it should take d/H channels that lie together": strided,
                 "heads and cells are still in the order (B,L,H,d/H)": cells_first}
     cases = {"(2,5,12) into 3 heads": (*random_inputs((2, 5, 12)), 3),
              "one head": (*random_inputs((1, 4, 6), seed=1), 1),
@@ -72,9 +72,9 @@ def check_padded_attention(yours) -> bool:
     def swapped(q, k, v, p): return scores(q, k).masked_fill(~p[:, None], float("-inf")).softmax(-1) @ v
     def zeroed(q, k, v, p): return scores(q, k).masked_fill(p[:, None], 0.0).softmax(-1) @ v
     def cleared(q, k, v, p): return scores(q, k).softmax(-1).masked_fill(p[:, None], 0.0) @ v
-    mistakes = {"the mask is not used": unused, "the mask is the wrong way round: True = padding": swapped,
-                "a score of 0 is no exclusion (e to the 0 is 1)": zeroed,
-                "weights cleared after the softmax no longer sum to 1": cleared}
+    mistakes = {"the mask is not used": unused, "the mask is inverted: True must mean padding": swapped,
+                "a score of 0 does not exclude a key, because e to the 0 is 1: use minus infinity": zeroed,
+                "weights that are cleared after the softmax no longer sum to 1: mask the scores before it": cleared}
     inputs = random_inputs((3, 5, 8), (3, 6, 8), (3, 6, 8))
     half = torch.arange(6) >= torch.tensor([[5], [3], [1]])
     none, whole = torch.zeros(3, 6, dtype=torch.bool), half.clone()
@@ -85,7 +85,7 @@ def check_padded_attention(yours) -> bool:
 
 # %% ../../nbs/solutions/05_attention.ipynb #883dcbf6
 class TableWatch(TorchFunctionMode):
-    "Notes whether any result of a torch function is a full table of Lq by Lk numbers."
+    "Notes whether any torch function returns a full table of Lq x Lk numbers."
 
     def __init__(self, Lq: int, Lk: int):
         super().__init__()
@@ -108,9 +108,9 @@ def check_blockwise_attention(yours) -> bool:
     large = *random_inputs((7, 4), (24, 4), seed=1, scale=50), *random_inputs((24, 4), seed=2)
     cases = {"blocks that fit": (*inputs, 6), "a last block that is smaller": (*inputs, 5),
              "one large block": (*inputs, 100), "one key at a time": (*inputs, 1), "scores in the thousands": (*large, 6)}
-    mistakes = {"each block has its own softmax; the sums must run over all blocks": apart}
+    mistakes = {"each block has its own softmax, but the sums must run over all blocks": apart}
     if usual_mistake("blockwise_attention", yours, mistakes, cases["blocks that fit"]): return False
     if not compare("blockwise_attention", yours, referee, cases): return False
     with TableWatch(7, 24) as watch: yours(*cases["blocks that fit"])
-    if watch.seen: print("blockwise_attention: close: right numbers, but a table of all queries by all keys was made.")
+    if watch.seen: print("blockwise_attention: close: the numbers are right, but you make a table of all queries by all keys.")
     return not watch.seen

@@ -30,7 +30,7 @@ def check_frozen_batch_norm(yours) -> bool:
 
 # %% ../../nbs/solutions/03_backbone.ipynb #7e94706b
 def count_cells(height: int, width: int, dilation: bool = False) -> tuple:
-    "Rows and columns that a ResNet's five (dilated: four) halvings leave of a picture, by running them."
+    "Rows and columns of a picture after a ResNet's five (dilated: four) halvings, found by running them."
     x = torch.zeros(1, 1, height, width)
     for kernel in (7, 3, 3, 3) if dilation else (7, 3, 3, 3, 3):
         x = F.conv2d(x, torch.zeros(1, 1, kernel, kernel), stride=2, padding=kernel // 2)
@@ -39,7 +39,7 @@ def count_cells(height: int, width: int, dilation: bool = False) -> tuple:
 # %% ../../nbs/solutions/03_backbone.ipynb #eabfaddc
 def check_feature_size(yours) -> bool:
     "Judge yours(height, width, dilation) -> (rows, columns) against convolutions with a ResNet's steps."
-    near = {"you round down; a last cell that is partly picture counts": lambda size: tuple(n - 1 for n in size),
+    near = {"you round down, but a last cell counts even if the picture fills only a part of it": lambda size: tuple(n - 1 for n in size),
             "rows and columns are swapped": lambda size: size[::-1]}
     cases = {"480 x 640": (480, 640), "800 x 1333 (not a multiple of 32)": (800, 1333), "97 x 33": (97, 33),
              "480 x 640, dilated": (480, 640, True), "801 x 1333, dilated": (801, 1333, True)}
@@ -47,7 +47,7 @@ def check_feature_size(yours) -> bool:
 
 # %% ../../nbs/solutions/03_backbone.ipynb #2e5e1917
 def measure_field(layers: list) -> int:
-    "Pixels between the first and the last that reach one cell through (kernel, stride, dilation) layers, by gradient."
+    "Pixels from the first to the last that reach one cell through (kernel, stride, dilation) layers, found by gradient."
     x = start = torch.ones(1, 1, 4096, dtype=torch.float64, requires_grad=True)
     for kernel, stride, dilation in layers:
         x = F.conv1d(x, torch.ones(1, 1, kernel, dtype=torch.float64) / kernel, stride=stride, dilation=dilation)
@@ -60,7 +60,7 @@ def check_receptive_field(yours) -> bool:
     "Judge yours(layers of (kernel, stride, dilation)) against the gradient of a real chain of convolutions."
     cases = {"one 3x3": ([(3, 1, 1)],), "strides": ([(7, 2, 1), (3, 2, 1), (3, 1, 1)],), "a dilated one": ([(3, 2, 1), (3, 1, 2)],),
              "a small DC5": ([(7, 2, 1), (3, 2, 1), (3, 2, 1), (3, 2, 1), (3, 1, 1), (3, 1, 2), (3, 1, 2)],)}
-    near = {"you grow by kernel, it should be kernel - 1": lambda seen: seen + 1}
+    near = {"you grow by the kernel size: grow by kernel - 1": lambda seen: seen + 1}
     return compare("receptive field", yours, measure_field, cases, tol=0, near=near)
 
 # %% ../../nbs/solutions/03_backbone.ipynb #5f3ffd9c

@@ -21,7 +21,7 @@ def some_boxes(n: int, seed: int, low: float = 0.05, high: float = 0.6):
 
 # %% ../../nbs/solutions/01_boxes.ipynb #2ebb9054
 class _Largest(TorchFunctionMode):
-    "Remembers the most elements that any result had."
+    "Remembers the size of the largest result, in elements."
     elements = 0
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
@@ -31,30 +31,30 @@ class _Largest(TorchFunctionMode):
 
 # %% ../../nbs/solutions/01_boxes.ipynb #239e59a4
 def largest_tensor(function, *args) -> int:
-    "The most elements of any tensor that `function(*args)` makes on its way."
+    "The size, in elements, of the largest tensor that `function(*args)` makes on its way."
     with _Largest() as watch: function(*args)
     return watch.elements
 
 # %% ../../nbs/solutions/01_boxes.ipynb #59d4a349
 def check_xyxy_to_xywh(yours) -> bool:
-    "Is it the corner-and-size format of COCO's files?"
+    "Judge yours(boxes (...,4) xyxy) -> (...,4) x, y, width, height, the format of COCO's files."
     referee = lambda boxes: torchvision.ops.box_convert(boxes, "xyxy", "xywh")
     cases = {"20 random boxes": some_boxes(20, 0), "a batch of 2 x 5 boxes": some_boxes(10, 1).reshape(2, 5, 4)}
     cases = {what: (boxes,) for what, boxes in {**cases, "no boxes": torch.zeros(0, 4)}.items()}
     as_centre = lambda xywh: torch.cat([xywh[..., :2] + xywh[..., 2:] / 2, xywh[..., 2:]], -1)
-    near = {"you give the centre, COCO wants the top left corner": as_centre}
+    near = {"you give the centre, but COCO stores the top left corner": as_centre}
     return compare("xyxy_to_xywh", yours, referee, cases, near=near)
 
 # %% ../../nbs/solutions/01_boxes.ipynb #3e3e17e9
 def _cover(a, b):
-    "|a and b| / |a| by way of torchvision's IoU."
+    "(N,) the shared area over the area of a, computed from torchvision's IoU."
     iou = torchvision.ops.box_iou(a, b).diagonal()
     area_a, area_b = torchvision.ops.box_area(a), torchvision.ops.box_area(b)
     return iou * (area_a + area_b) / (1 + iou) / area_a
 
 # %% ../../nbs/solutions/01_boxes.ipynb #5ec5f138
 def check_cover(yours) -> bool:
-    "Is it the covered share of a, for partners, and without a table?"
+    "Judge yours(a (N,4), b (N,4)) -> (N,), the share of each a that its partner b covers. It must not build an (N,N) table."
     a, b = some_boxes(50, 2), some_boxes(50, 3)
     whole = torch.tensor([0.0, 0.0, 1.0, 1.0]).repeat(50, 1)
     cases = {"random boxes": (a, b), "small boxes in large ones": (b * 0.1 + 0.4, whole), "boxes apart": (a, b + 10)}
@@ -62,17 +62,17 @@ def check_cover(yours) -> bool:
     if not compare("cover", yours, _cover, cases, near={"you divide by the area of b": other}): return False
     n = 300
     if largest_tensor(yours, some_boxes(n, 4), some_boxes(n, 5)) < n * n: return True
-    print(f"cover: close: the values are right, but for {n} pairs you build a table of {n} x {n}.")
+    print(f"cover: close: the values are right, but you build a table of {n} x {n} for only {n} pairs.")
     return False
 
 # %% ../../nbs/solutions/01_boxes.ipynb #c22da6f0
 def check_distance_iou(yours) -> bool:
-    "Is it the distance IoU of every pair?"
+    "Judge yours(a (N,4), b (M,4)) -> (N,M), the distance IoU of every pair."
     cases = {"random boxes": (some_boxes(12, 6), some_boxes(7, 7)),
              "boxes far apart": (some_boxes(5, 8), some_boxes(6, 9) + 5),
              "equal boxes": (some_boxes(4, 10), some_boxes(4, 10))}
     iou = lambda _: torchvision.ops.box_iou(*cases["random boxes"])
-    near = {"it is the transpose": lambda answer: answer.T, "this is the plain IoU, the distance is missing": iou}
+    near = {"it is the transpose": lambda answer: answer.T, "this is the plain IoU: the distance term is missing": iou}
     return compare("distance_iou", yours, torchvision.ops.distance_box_iou, cases, tol=1e-4, near=near)
 
 # %% ../../nbs/solutions/01_boxes.ipynb #7fec7eea
@@ -83,7 +83,7 @@ def _iou_slope(a, b):
 
 # %% ../../nbs/solutions/01_boxes.ipynb #bc2ef084
 def check_iou_slope(yours) -> bool:
-    "Is it the derivative of IoU by the right edge of a, for partners that overlap?"
+    "Judge yours(a (N,4), b (N,4)) -> (N,), the derivative of IoU by the right edge of a, for partners that overlap."
     a, nudge = some_boxes(40, 11, 0.3, 0.6), some_boxes(40, 12, 0.05, 0.1) * 0.1
     cases = {"a ends before b": (a, a + nudge.abs() + 0.01), "a ends after b": (a, a - nudge.abs() - 0.01),
              "both kinds": (a, a + nudge - 0.05)}

@@ -24,7 +24,7 @@ from ..errors import NanodetrError
 
 # %% ../../nbs/solutions/cli.ipynb #a81341ac
 def _tell(name: str, remarks: dict) -> bool:
-    "One line about all cases, {what: remark or ''}: right, close or not yet."
+    "Print one line about all cases, {what: remark or ''}: right, close or not yet. Returns True when right."
     wrong = [what for what, remark in remarks.items() if remark]
     if not wrong: print(f"{name}: right, on {len(remarks)} cases."); return True
     verdict = "not yet" if wrong[0] == next(iter(remarks)) else "close"
@@ -34,22 +34,22 @@ def _tell(name: str, remarks: dict) -> bool:
 
 # %% ../../nbs/solutions/cli.ipynb #89dbfa73
 def _verdict_remark(yours, error: BaseException, status) -> str:
-    "What is wrong with the answer to `error`; status None: it has to be raised again."
+    "What is wrong with the answer to `error`, or ''. With status None, the error must be raised again."
     try: answer = yours(error)
     except BaseException as raised:  # KeyboardInterrupt too: it may be the very one we sent in
         if status is None: return "" if raised is error else f"it raised {raised!r}, not the error it was given"
-        return f"it raised {type(raised).__name__}: {'that one is to be answered' if raised is error else raised}"
+        return f"it raised {type(raised).__name__}: {'answer it instead of raising it' if raised is error else raised}"
     if status is None: return f"it gave {answer!r}; a bug must keep its traceback, so raise the error again"
     if not (isinstance(answer, tuple) and len(answer) == 2): return f"it gave {answer!r}, wanted (status, line)"
     if answer[0] != status: return f"the status is {answer[0]!r}, wanted {status}"
-    if not isinstance(answer[1], str) or not answer[1].strip(): return "the line is empty: say something"
+    if not isinstance(answer[1], str) or not answer[1].strip(): return "the line is empty: say what went wrong"
     if len(answer[1].splitlines()) > 1: return "the line is several lines long: join them"
     said = " ".join(str(error).split())
-    return "" if said in answer[1] else f"the line is {answer[1]!r}, and not what the error says: {said!r}"
+    return "" if said in answer[1] else f"the line is {answer[1]!r}, but it must contain what the error says: {said!r}"
 
 # %% ../../nbs/solutions/cli.ipynb #9fb7c1e3
 def check_verdict(yours) -> bool:
-    "Does it turn errors into (status, line), and let bugs pass?"
+    "Judge yours(error) -> (status, line) for errors that a user can repair; bugs must be raised again."
     kind, bug = type("DataError", (NanodetrError,), {}), "this is a bug, not the user's fault"
     missing = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "scene.png")
     cases = {"a NanodetrError": (NanodetrError("photos/annotations.json lists no images: add some"), 2),
@@ -63,25 +63,25 @@ def check_verdict(yours) -> bool:
 
 # %% ../../nbs/solutions/cli.ipynb #1c9ca076
 def strict(text: str):
-    "The value of a JSON text; ValueError at NaN, Infinity and -Infinity, which JSON does not have."
+    "The value of a JSON text. Raises ValueError at NaN, Infinity and -Infinity, which JSON does not have."
     def refuse(name): raise ValueError(f"{name} is not JSON")
     return json.loads(text, parse_constant=refuse)
 
 # %% ../../nbs/solutions/cli.ipynb #a9b5033b
 def _parts(found, wanted, where: str = "") -> str:
-    "Where and how two JSON values differ; '' when they are the same."
+    "Where and how two JSON values differ, or '' if they are equal."
     if isinstance(wanted, dict) and isinstance(found, dict) and list(found) == list(wanted):
         remarks = (_parts(found[key], wanted[key], f"{where}/{key}") for key in wanted)
     elif isinstance(wanted, list) and isinstance(found, list) and len(found) == len(wanted):
         remarks = (_parts(f, w, f"{where}/{i}") for i, (f, w) in enumerate(zip(found, wanted)))
     elif isinstance(wanted, float) and type(found) in (int, float) and math.isclose(found, wanted): return ""
     elif found == wanted and isinstance(found, bool) == isinstance(wanted, bool): return ""
-    else: return f"{where or 'the whole'} is {json.dumps(found)}, wanted {json.dumps(wanted)}"
+    else: return f"{where or 'the whole value'} is {json.dumps(found)}, wanted {json.dumps(wanted)}"
     return next((remark for remark in remarks if remark), "")
 
 # %% ../../nbs/solutions/cli.ipynb #698a337b
 def _report_remark(yours, scores, wanted) -> str:
-    "What is wrong with the JSON text of `scores`; '' for nothing."
+    "What is wrong with the JSON text that `yours` makes of `scores`, or ''."
     mine = copy.deepcopy(scores)
     try: text = yours(mine)
     except Exception as error: return f"it raised {type(error).__name__}: {error}"
@@ -93,7 +93,7 @@ def _report_remark(yours, scores, wanted) -> str:
 
 # %% ../../nbs/solutions/cli.ipynb #c9dbb0c0
 def check_report(yours) -> bool:
-    "Is it valid JSON, with -1 for every number that is not defined?"
+    "Judge yours(scores) -> a valid JSON text, with -1 for each number that is not defined."
     nan, inf = float("nan"), float("inf")
     cases = {"ordinary numbers": ({"AP": 0.25, "AP50": 0.5, "steps": 300}, {"AP": 0.25, "AP50": 0.5, "steps": 300}),
              "an undefined number": ({"AP": 0.25, "APl": nan}, {"AP": 0.25, "APl": -1}),
@@ -110,13 +110,13 @@ def check_report(yours) -> bool:
 
 # %% ../../nbs/solutions/cli.ipynb #3aa5a956
 class FailingDisk:
-    "While it is open, the first write of anyone writes half and raises `error`."
+    "While it is open, the first write, by whatever function, writes half of its data and raises `error`."
 
     def __init__(self, folder: Path, error: BaseException):
         self.folder, self.error, self.failed, self.present = folder, error, False, set()
 
     def half(self, write, flush=lambda: None):
-        "`write`, failing once."
+        "A `write` that fails once."
         def failing(*arguments):
             if self.failed: return write(*arguments)
             *others, data = arguments
@@ -149,7 +149,7 @@ OLD, NEW = '{"AP": 0.1}\n' * 40, '{"AP": 0.2}\n' * 30
 
 
 def _crash_remark(yours, error: BaseException, old) -> str:
-    "What is wrong after a write that fails halfway; old: the file's text before, None for no file."
+    "What is wrong after a write that fails halfway, or ''. old: the text of the file before; None: there was no file."
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         path, before = folder / "scores.json", {"notes.txt": "of somebody else"} | ({"scores.json": old} if old else {})
@@ -164,14 +164,14 @@ def _crash_remark(yours, error: BaseException, old) -> str:
         if not old and path.name in left: return "half a file is left under the name of a whole one"
         if set(left) - set(before): return f"it leaves {', '.join(sorted(set(left) - set(before)))} behind"
         if left != before: return "it touched a file that is not its own"
-        if came is None: return "it is silent about the error: whoever called must learn of it"
+        if came is None: return "it hides the error: raise it, so that the caller learns of it"
         if not isinstance(came, type(error)): return f"it raised {type(came).__name__}: {came}"
-        if disk.present <= set(before): return "it writes in another folder: a rename from disk to disk is a copy"
+        if disk.present <= set(before): return "it writes in another folder: write beside the file, because a rename between disks is a copy"
         return ""
 
 # %% ../../nbs/solutions/cli.ipynb #25e84062
 def _write_remark(yours, old, text: str) -> str:
-    "What is wrong after a write without trouble."
+    "What is wrong after a write that succeeds, or ''."
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "scores.json"
         if old: path.write_text(old, encoding="utf-8")
@@ -186,7 +186,7 @@ def _write_remark(yours, old, text: str) -> str:
 
 # %% ../../nbs/solutions/cli.ipynb #01bb5656
 def check_write(yours) -> bool:
-    "Is a text written whole or not at all, in UTF-8, with nothing left behind?"
+    "Judge yours(path, text): the text is written whole or not at all, in UTF-8, and nothing is left behind."
     full = lambda: OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     remarks = {"a new file": _write_remark(yours, None, NEW),
                "a disk that fills up, over an old file": _crash_remark(yours, full(), OLD),

@@ -10,9 +10,9 @@ import torch
 
 # %% ../../nbs/solutions/00_how_checkers_work.ipynb #c81eeb77
 def difference(mine, theirs) -> float:
-    """Largest absolute difference of two answers: tensors, numbers, or nested tuples and lists of them.
+    """The largest absolute difference of two answers: tensors, numbers, or nested tuples and lists of them.
 
-    0 for equal infinities and for NaN in both; inf where the shapes differ or only one has a NaN.
+    Equal infinities, and NaN in both, count as 0. If the shapes differ, or only one answer has a NaN, the result is inf.
     """
     if isinstance(theirs, (tuple, list)):
         if not isinstance(mine, (tuple, list)) or len(mine) != len(theirs): return float("inf")
@@ -26,13 +26,13 @@ def difference(mine, theirs) -> float:
 
 # %% ../../nbs/solutions/00_how_checkers_work.ipynb #046ce70b
 def fresh(arguments: tuple) -> tuple:
-    "The same arguments, with tensors copied (and still asking for gradients where they did)."
+    "The same arguments, with copied tensors. A copy requires gradients where the original does."
     copy = lambda x: x.detach().clone().requires_grad_(x.requires_grad) if isinstance(x, torch.Tensor) else x
     return tuple(copy(x) for x in arguments)
 
 # %% ../../nbs/solutions/00_how_checkers_work.ipynb #5a75c041
 def _near(mine, theirs, near: dict, tol: float) -> str:
-    "The remark of the first change that turns the right answer into this one; '' for none."
+    "The remark of the first change that turns the right answer into this one, or '' if there is none."
     for remark, change in near.items():
         try:
             if difference(mine, change(theirs)) <= tol: return remark
@@ -41,13 +41,13 @@ def _near(mine, theirs, near: dict, tol: float) -> str:
 
 # %% ../../nbs/solutions/00_how_checkers_work.ipynb #a29b40de
 def _shape(x) -> str:
-    "The shape of a tensor or number, the kind and length of anything else."
+    "What an answer is: a list or tuple with its length, or a tensor (or number) with its shape."
     if isinstance(x, (tuple, list)): return f"a {type(x).__name__} of {len(x)}"
     return f"a tensor of shape {tuple(torch.as_tensor(x).shape)}"
 
 # %% ../../nbs/solutions/00_how_checkers_work.ipynb #c51635a8
 def _describe(mine, theirs, gap: float) -> str:
-    "How a wrong answer is wrong, in words."
+    "What is wrong with an answer, in words."
     if mine is None: return "it returned None (is there a `return`?)"
     if _shape(mine) != _shape(theirs): return f"the answer is {_shape(mine)}, wanted {_shape(theirs)}"
     if isinstance(mine, torch.Tensor) and mine.isnan().any(): return "the answer has NaN in it"
@@ -56,15 +56,16 @@ def _describe(mine, theirs, gap: float) -> str:
 
 # %% ../../nbs/solutions/00_how_checkers_work.ipynb #0a653042
 def _count(x) -> int:
-    "How many numbers an answer holds."
+    "The number of numbers in an answer."
     return sum(map(_count, x)) if isinstance(x, (tuple, list)) else torch.as_tensor(x).numel()
 
 # %% ../../nbs/solutions/00_how_checkers_work.ipynb #aa854e85
 def compare(name: str, yours, referee, cases: dict, tol: float = 1e-5, near: dict = None) -> bool:
-    """Run `yours` and `referee` on every case and print one line: right, close, or how far off. True when right.
+    """Run `yours` and `referee` on each case and print one line: right, close, or how far off. Returns True when right.
 
-    cases: {what the case is about: tuple of arguments}; near: {remark: function of the referee's answer} tried when an
-    answer is wrong, to say "close: it is the transpose". Whatever `yours` does, this does not raise.
+    cases: {what the case is about: tuple of arguments}; near: {remark: function of the referee's answer}. If a wrong
+    answer equals the result of such a function, the remark is printed ("close: it is the transpose").
+    tol: the largest difference that counts as right. An error in `yours` is printed, never raised.
     """
     passed, failed, numbers = [], [], 0  # numbers: how many were right in the cases that passed
     for what, arguments in cases.items():

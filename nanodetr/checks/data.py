@@ -25,7 +25,7 @@ from .core import compare
 
 # %% ../../nbs/solutions/02_data.ipynb #a464f33a
 def _turned_box(boxes: Tensor) -> Tensor:
-    "(N,4) cxcywh in 0..1 -> the same after a clockwise quarter turn, by turning painted pictures of 60 x 80."
+    "(N,4) cxcywh in 0..1 -> the boxes after a clockwise quarter turn, found by turning painted pictures of 60 x 80."
     found = []
     pixels = box_convert(boxes, "cxcywh", "xyxy") * torch.tensor([80, 60, 80, 60])
     for x0, y0, x1, y1 in pixels.round().int().tolist():
@@ -45,7 +45,7 @@ def check_turn_boxes(yours) -> bool:
     def other_way(right): return torch.cat([1 - right[:, :2], right[:, 2:]], dim=1)
     def unmirrored(right): return torch.cat([1 - right[:, :1], right[:, 1:]], dim=1)
     near = {"that is the turn the other way (counter-clockwise)": other_way,
-            "width and height must change places": lambda right: right[:, [0, 1, 3, 2]],
+            "width and height must swap places": lambda right: right[:, [0, 1, 3, 2]],
             "rows and columns are swapped, but nothing is mirrored yet": unmirrored}
     return compare("turn_boxes", lambda boxes: yours(boxes.clone()), _turned_box, cases, near=near)
 
@@ -67,13 +67,13 @@ def check_collate(yours) -> bool:
     def images(*sizes): return [torch.rand(3, h, w, generator=generator) for h, w in sizes]
     cases = {"two sizes": (images((40, 50), (33, 64)), 32), "one image": (images((7, 9)), 4),
              "sides that are multiples already": (images((64, 32), (32, 64)), 32)}
-    near = {"the mask is upside down: True marks padding": lambda right: (right[0], ~right[1])}
+    near = {"the mask is inverted: True must mark padding": lambda right: (right[0], ~right[1])}
     def copied(images, multiple): return yours([image.clone() for image in images], multiple)
     return compare("collate", copied, _padded, cases, near=near)
 
 # %% ../../nbs/solutions/02_data.ipynb #452d0ad2
 def _painted_box(boxes: Tensor, height: int, width: int) -> Tensor:
-    "(N,4) VOC numbers -> (N,4) cxcywh in 0..1, by painting every pixel from xmin to xmax, counted from 1, and looking."
+    "(N,4) VOC numbers -> (N,4) cxcywh in 0..1, by painting the pixels xmin..xmax, counted from 1, and measuring the paint."
     found = []
     for x0, y0, x1, y1 in boxes.int().tolist():
         picture = torch.zeros(height + 1, width + 1)  # row and column 0 are not used
@@ -85,12 +85,12 @@ def _painted_box(boxes: Tensor, height: int, width: int) -> Tensor:
 
 # %% ../../nbs/solutions/02_data.ipynb #3b7235a8
 def _voc_slip(mine: Tensor, boxes: Tensor, height: int, width: int) -> str:
-    "Which of the usual slips an answer is, in words; None if it is none of them."
+    "The usual slip that gives this answer, in words, or None."
     scale = torch.tensor([width, height, width, height])
     right = _painted_box(boxes, height, width)
     slips = {"subtract 1 from xmin and ymin: VOC counts from 1": box_convert(boxes, "xyxy", "cxcywh") / scale,
-             "leave xmax and ymax alone: they are the last inside": box_convert(boxes - 1, "xyxy", "cxcywh") / scale,
-             "these are corners; the target wants centre and size": (boxes - torch.tensor([1, 1, 0, 0])) / scale,
+             "leave xmax and ymax as they are: the last pixel inside ends at that number": box_convert(boxes - 1, "xyxy", "cxcywh") / scale,
+             "these are corners, but the target holds centre and size": (boxes - torch.tensor([1, 1, 0, 0])) / scale,
              "divide x by the width and y by the height": right * scale / scale.roll(1),
              "scale to 0..1": right * scale}
     return next((words for words, slip in slips.items() if torch.allclose(mine, slip, atol=1e-5)), None)
@@ -137,7 +137,7 @@ def check_augmented_crop(yours) -> bool:
 # %% ../../nbs/solutions/02_data.ipynb #d163f7d0
 @contextmanager
 def _alone(folder: str, names: tuple):
-    "Inside, `names` are imported from `folder` and torchvision says it is 0.9.0; afterwards all is as before."
+    "Inside the `with`, `names` are imported from `folder`, and torchvision claims to be 0.9.0. Afterwards all is as before."
     def taken(): return {name: module for name, module in sys.modules.items() if name.split(".")[0] in names}
     before, version = taken(), torchvision.__version__
     for name in before: del sys.modules[name]
@@ -152,7 +152,7 @@ def _alone(folder: str, names: tuple):
 
 # %% ../../nbs/solutions/02_data.ipynb #7f3ff527
 def official_datasets():
-    "The official package's datasets/coco.py as a module, or None and a printed line saying why there is none."
+    "The official package's datasets/coco.py as a module. If it cannot be had: None, and a printed line that says why."
     folder = os.environ.get("NANODETR_PEERS", "")
     if not (Path(folder) / "datasets" / "transforms.py").is_file() or not folder:
         return print("skipped: the official code is not here; set NANODETR_PEERS to the folder of detr==0.1.4")
@@ -167,7 +167,7 @@ class TorchRandom:
     def __init__(self): self.asked = 0
 
     def random(self) -> float:
-        "In 0..1. The first question is the flip, the second whether to leave the crop out."
+        "A number in 0..1. The first call decides the flip, the second whether the crop is left out."
         self.asked += 1
         value = torch.rand(1).item()
         return value if self.asked == 1 else 1 - value

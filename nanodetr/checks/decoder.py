@@ -26,8 +26,8 @@ def check_centres(yours) -> bool:
         return torch.stack([y, x] if swap else [x, y], dim=-1)
 
     mistakes = {"x and y are swapped": lambda w, s: referee(w, s, swap=True),
-                "these are the cells' corners; add half a cell": lambda w, s: referee(w, s, shift=0.0),
-                "divided by w - 1 and h - 1: not the cells' centres": lambda w, s: referee(w, s, shift=0.0, edge=1)}
+                "these are the corners of the cells: add half a cell": lambda w, s: referee(w, s, shift=0.0),
+                "you divide by w - 1 and h - 1: divide by w and h, from the centres of the cells": lambda w, s: referee(w, s, shift=0.0, edge=1)}
     cases = {"a small map": draw(1, 2, 3, (3, 4)), "two images": draw(2, 4, 5, (6, 5))}
     return compare_mistakes("centres", yours, referee, cases, mistakes)
 
@@ -58,16 +58,16 @@ def check_hidden(yours) -> bool:
             if feed_on: x = hidden[-1]
         return torch.stack(hidden)
 
-    mistakes = {"the normed output went on to the next layer; norm only a copy": lambda *a: run(*a, feed_on=True),
+    mistakes = {"the normed output goes on to the next layer: norm only a copy": lambda *a: run(*a, feed_on=True),
                 "the shared norm is missing": lambda *a: run(*a, normed=False),
-                "only the last layer's output; all are wanted": lambda *a: run(*a)[-1]}
+                "this is the last layer's output alone: return those of all layers": lambda *a: run(*a)[-1]}
     with torch.no_grad():
         cases = {"post-norm": case(False), "pre-norm": case(True)}
         return compare_mistakes("hidden", yours, referee, cases, mistakes)
 
 # %% ../../nbs/solutions/07_decoder.ipynb #62935ccd
 def check_isolating_mask(yours) -> bool:
-    "yours(Q) -> (Q,Q) bool, so that nn.TransformerDecoder answers each query as if it were alone."
+    "yours(Q) -> (Q,Q) bool, a mask with which nn.TransformerDecoder answers each query as if it were alone."
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         decoder = nn.TransformerDecoder(nn.TransformerDecoderLayer(16, 2, 32, 0.0, batch_first=True), 2).eval()
@@ -77,15 +77,15 @@ def check_isolating_mask(yours) -> bool:
     def masked(mask):
         def run(n):
             chosen = mask(n)
-            if chosen.dtype != torch.bool: raise TypeError(f"the mask has dtype {chosen.dtype}; bool is wanted")
+            if chosen.dtype != torch.bool: raise TypeError(f"the mask has dtype {chosen.dtype}: return a bool mask")
             return decoder(queries[:, :n], memory, tgt_mask=chosen)
         return run
 
     alone = lambda n: torch.cat([decoder(queries[:, i:i + 1], memory) for i in range(n)], dim=1)
     causal = lambda n: torch.ones(n, n).triu(1).bool()
-    mistakes = {"nobody is forbidden anything": masked(lambda n: torch.zeros(n, n).bool()),
-                "this mask is causal; earlier queries are still heard": masked(causal),
-                "inverted: True means may NOT look": masked(lambda n: torch.eye(n).bool())}
+    mistakes = {"the mask forbids nothing: every query still hears the others": masked(lambda n: torch.zeros(n, n).bool()),
+                "this mask is causal: each query still hears the earlier ones": masked(causal),
+                "the mask is inverted: True means may NOT look": masked(lambda n: torch.eye(n).bool())}
     cases = {"two queries": (2,), "seven queries": (7,)}
     with torch.no_grad():
         return compare_mistakes("isolating mask", masked(yours), alone, cases, mistakes)
@@ -110,7 +110,7 @@ def check_generate(yours) -> bool:
             else: inputs[:, t + 1] = decoder(inputs[:, :n], memory, tgt_mask=mask)[:, t]
         return inputs[:, 1:]
 
-    mistakes = {"without a causal mask early places look ahead": lambda *a: referee(*a, causal=False),
-                "each step saw only the newest input; it needs all of them": lambda *a: referee(*a, last_only=True)}
+    mistakes = {"the causal mask is missing: earlier places look ahead": lambda *a: referee(*a, causal=False),
+                "each step sees only the newest input: it needs all of them": lambda *a: referee(*a, last_only=True)}
     with torch.no_grad():
         return compare_mistakes("generate", yours, referee, cases, mistakes, tol=1e-4)

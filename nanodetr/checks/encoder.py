@@ -15,7 +15,7 @@ from .core import compare, difference
 
 # %% ../../nbs/solutions/06_encoder.ipynb #ab094b2f
 def compare_mistakes(name: str, yours, referee, cases: dict, mistakes: dict, tol: float = 1e-5) -> bool:
-    "`compare`, after looking for well-known mistakes: {remark: function that makes it}."
+    "`compare`, but first look for well-known mistakes, {remark: function that makes the mistake}, and name the one that fits."
     for remark, wrong in mistakes.items():
         try:
             same = all(difference(yours(*case), wrong(*case)) <= tol for case in cases.values())
@@ -39,7 +39,7 @@ def check_layer_norm(yours) -> bool:
     def bessel(x, w, b):
         return (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True) + 1e-5).sqrt() * w + b
 
-    mistakes = {"the variance is divided by d - 1; layer norm divides by d": bessel,
+    mistakes = {"the variance is divided by d - 1, but layer norm divides by d": bessel,
                 "the learned scale and shift are missing": lambda x, w, b: F.layer_norm(x, x.shape[-1:])}
     return compare_mistakes("layer norm", yours, referee, cases, mistakes)
 
@@ -67,8 +67,8 @@ def check_norm_order(yours) -> bool:
         return run
 
     mistakes = {"the residual connections are missing": no_residual,
-                "pre-norm in both cases; look at layer.norm_first": always(True),
-                "post-norm in both cases; look at layer.norm_first": always(False)}
+                "you use pre-norm in both cases: look at layer.norm_first": always(True),
+                "you use post-norm in both cases: look at layer.norm_first": always(False)}
     cases = {"post-norm": case(False), "pre-norm": case(True)}
     with torch.no_grad():
         return compare_mistakes("encoder layer", yours, lambda layer, x: layer(x), cases, mistakes)
@@ -84,7 +84,7 @@ def check_encoder_parameters(yours) -> bool:
     mistakes = {"the biases of the six linear layers are missing": lambda n, d, f: referee(n, d, f) - n * (5 * d + f),
                 "the two layer norms are missing": lambda n, d, f: referee(n, d, f) - n * 4 * d,
                 "the attention's output projection is missing": lambda n, d, f: referee(n, d, f) - n * (d * d + d),
-                "one final layer norm too many; post-norm has none": lambda n, d, f: referee(n, d, f) + 2 * d}
+                "you count a final layer norm, but post-norm has none": lambda n, d, f: referee(n, d, f) + 2 * d}
     cases = {"a small one": (2, 64, 128), "the paper's": (6, 256, 2048)}
     return compare_mistakes("encoder parameters", yours, referee, cases, mistakes, tol=0)
 
@@ -105,7 +105,7 @@ def check_rollout(yours) -> bool:
             result.append(flow)
         return torch.tensor(np.stack(result), dtype=torch.float32)
 
-    mistakes = {"the product runs in the wrong order; the last layer comes first": lambda w: referee(w, swap=True),
+    mistakes = {"the product runs in the wrong order: the last layer comes first": lambda w: referee(w, swap=True),
                 "the residual (the identity) is missing": lambda w: referee(w, residual=0.0)}
     cases = {"one layer": draw(1, 1, 2, 4), "four layers": draw(4, 2, 3, 6)}
     return compare_mistakes("rollout", yours, referee, cases, mistakes)

@@ -23,13 +23,13 @@ def _lists() -> dict:
 
 # %% ../../nbs/solutions/12_evaluation.ipynb #e1d301f8
 def _same_mistake(yours, mistake, cases: dict, tol: float = 1e-6) -> bool:
-    "Does `yours` answer as the wrong function `mistake` does, on every case?"
+    "Whether `yours` gives what the wrong function `mistake` gives, on every case."
     try: return all(difference(yours(*arguments), mistake(*arguments)) <= tol for arguments in cases.values())
     except Exception: return False  # the learner's own code may do anything; `compare` will report it
 
 # %% ../../nbs/solutions/12_evaluation.ipynb #14553d68
 def count_at_every_cut(hits, num_objects):
-    "(recall, precision) by the definition: cut the list after each k and count."
+    "(recall, precision) by the definition: cut the list after each k, and count."
     counts = [sum(1 for hit in hits[:k] if hit) for k in range(1, len(hits) + 1)]
     return np.array([c / num_objects for c in counts]), np.array([c / k for k, c in enumerate(counts, start=1)])
 
@@ -37,25 +37,25 @@ def count_at_every_cut(hits, num_objects):
 def check_precision_recall(yours) -> bool:
     "Exercise 1: yours(hits, num_objects) -> (recall, precision)."
     if _same_mistake(yours, lambda *case: count_at_every_cut(*case)[::-1], _lists()):
-        print("precision and recall: close: both are right, in the wrong order: recall comes first.")
+        print("precision and recall: close: both lists are right, but in the wrong order: recall comes first.")
         return False
     return compare("precision and recall", yours, count_at_every_cut, _lists(), 1e-6)
 
 # %% ../../nbs/solutions/12_evaluation.ipynb #3b41941b
 def eleven_points(recall, precision) -> np.float64:
-    "AP at recalls 0, 0.1, ..., 1 by the definition: the best precision at this recall or a higher one, or 0."
+    "AP at recalls 0, 0.1, ..., 1 by the definition: at each, the best precision at this recall or a higher one, else 0."
     exact = [Fraction(float(r)).limit_denominator(10000) for r in recall]
     best = [max((p for r, p in zip(exact, precision) if r >= Fraction(k, 10)), default=0.0) for k in range(11)]
     return np.float64(sum(best) / 11)
 
 # %% ../../nbs/solutions/12_evaluation.ipynb #238d2df1
 def _without_envelope(recall, precision) -> float:
-    "The mistake: precision at the first place that reaches the recall, not the best from there on."
+    "A mistake: the precision at the first place that reaches the recall, instead of the best from there on."
     return float(np.mean([next((p for r, p in zip(recall, precision) if r >= k / 10), 0.0) for k in range(11)]))
 
 # %% ../../nbs/solutions/12_evaluation.ipynb #a159e9e6
 def _with_linspace(recall, precision) -> float:
-    "The mistake: points that are not the nearest floats to 0, 0.1, ..., 1."
+    "A mistake: points that are not the nearest floats to 0, 0.1, ..., 1."
     best = [max((p for r, p in zip(recall, precision) if r >= x), default=0.0) for x in np.linspace(0, 1, 11)]
     return float(np.mean(best))
 
@@ -73,7 +73,7 @@ def check_eleven_points(yours) -> bool:
 
 # %% ../../nbs/solutions/12_evaluation.ipynb #43fc2e21
 def _matrices() -> dict:
-    "{what: (ious (D, G), threshold, may it take its second choice?)}"
+    "{what: (ious (D,G), threshold, whether a detection may take its second choice)}"
     random = np.random.default_rng(1)
     crowded = np.array([[0.80, 0.60], [0.75, 0.55]])
     return {"one object each": (np.array([[0.9, 0.0], [0.1, 0.6]]), 0.5, True), "a second choice": (crowded, 0.5, True),
@@ -100,7 +100,7 @@ def check_greedy_match(yours) -> bool:
     "Exercise 3: yours(ious, threshold, second_choice) -> D indices."
     as_array = lambda *case: np.asarray(yours(*case), dtype=int)
     if _same_mistake(as_array, lambda ious, threshold, _: match_by_definition(ious, threshold, True), _matrices()):
-        print("greedy matching: close: COCO's rule is right, but with second_choice=False there is no falling back.")
+        print("greedy matching: close: COCO's rule is right, but with second_choice=False a detection must not fall back to another object.")
         return False
     return compare("greedy matching", as_array, match_by_definition, _matrices(), 0)
 

@@ -32,7 +32,7 @@ def check_inside(yours) -> bool:
         return weights, torch.tensor(box)
     cases = {"the whole picture": case(2, 4, 4, 0.5, 0.5, 1.0, 1.0), "an upper corner": case(3, 6, 4, 0.2, 0.27, 0.33, 0.5),
              "a flat box": case(4, 8, 8, 0.61, 0.43, 0.7, 0.21), "a box between centres": case(1, 4, 4, 0.5, 0.5, 0.1, 0.1)}
-    return compare("inside", yours, inside_by_cells, cases, near={"that is the share outside": lambda share: 1 - share})
+    return compare("inside", yours, inside_by_cells, cases, near={"that is the share outside the box": lambda share: 1 - share})
 
 # %% ../../nbs/solutions/13_inside_detr.ipynb #e78dce61
 def switched_by_object(first, second) -> int:
@@ -87,4 +87,4 @@ def check_rollout(yours) -> bool:
     generator = torch.Generator().manual_seed(2)
     layers = lambda count, heads, n: [(3 * torch.rand(heads, n, n, generator=generator)).softmax(-1) for _ in range(count)]
     cases = {"one layer": (layers(1, 2, 4),), "two layers": (layers(2, 4, 9),), "six layers": (layers(6, 8, 16),)}
-    return compare("rollout", yours, rollout_by_layers, cases, near={"transposed: rows look, columns are looked at": lambda x: x.T})
+    return compare("rollout", yours, rollout_by_layers, cases, near={"it is the transpose: rows look, and columns are looked at": lambda x: x.T})

@@ -26,7 +26,7 @@ def check_official_name(yours) -> bool:
             return False
         if said == ours: continue
         near = said == ours.replace("box_head.2", "box_head.1").replace("box_head.4", "box_head.2")
-        hint = ": count the ReLUs, they take numbers too" if near else ""
+        hint = ": the ReLUs are numbered too, so count them" if near else ""
         print(f"official name: {'close' if near else 'not yet'}. {theirs} became {said!r}, wanted {ours!r}{hint}")
         return False
     print(f"official name: right, on {len(PAIRS)} cases.")
@@ -46,7 +46,7 @@ def check_cut_projection(yours) -> bool:
              "eight heads": (torch.rand(48, 16, generator=g), 8, 3)}
     first = cases["two heads"]
     near = {"these are the queries' rows": lambda _: first[0][4:8], "these are the values' rows": lambda _: first[0][20:24],
-            "a head is a block of rows, not of columns": lambda _: first[0][8:16, 4:8], "another head": lambda _: first[0][8:12]}
+            "these are columns: a head is a block of rows": lambda _: first[0][8:16, 4:8], "this is another head": lambda _: first[0][8:12]}
     return compare("key projection of a head", yours, referee, cases, 1e-6, near)
 
 # %% ../../nbs/solutions/layouts.ipynb #c88a84e9

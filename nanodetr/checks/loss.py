@@ -36,8 +36,8 @@ def check_class_loss(yours) -> bool:
              "another weight": (*random_classes(9, 2, 2, 4), 0.4),
              "logits of hundreds": (100 * first[0], first[1], 0.1)}
     undivided = F.cross_entropy(*first[:2], class_weights(first[0], 0.1), reduction="sum")
-    near = {"divided by the number of queries: divide by the sum of their weights": lambda _: undivided / 20,
-            "without the no-object weight": lambda _: F.cross_entropy(*first[:2]),
+    near = {"you divide by the number of queries: divide by the sum of their weights": lambda _: undivided / 20,
+            "the no-object weight is missing": lambda _: F.cross_entropy(*first[:2]),
             "the sum is not divided yet": lambda _: undivided}
     return compare("class loss", yours, referee, cases, 1e-4, near)
 
@@ -56,7 +56,7 @@ def check_box_losses(yours) -> bool:
              "no pairs": (boxes(0), boxes(0), 1)}
     l1, giou = referee(*first)
     near = {"L1 is averaged over the four coordinates: sum them": lambda _: (l1 / 4, giou),
-            "the second is GIoU itself: the loss is 1 - GIoU": lambda _: (l1, 1 - giou),
+            "the second number is GIoU itself: the loss is 1 - GIoU": lambda _: (l1, 1 - giou),
             "the boxes are cxcywh: convert them before GIoU":
             lambda _: (l1, torchvision.ops.generalized_box_iou_loss(*first[:2], reduction="sum") / 6)}
     return compare("box losses", yours, referee, cases, 1e-4, near)
@@ -79,8 +79,8 @@ def check_accumulated_loss(yours) -> bool:
     own = torch.stack([F.cross_entropy(a, b, class_weights(a, 0.1)) for a, b in first])
     cases = {"three parts, one without objects": (first, 0.1), "one part": ([random_classes(8, 2, 5, 3)], 0.3),
              "a small last part": ([random_classes(12, 4, 3, 1), random_classes(4, 4, 4, 3)], 0.1)}
-    near = {"each part is divided by its own weights, the naive way": lambda _: own / 3,
-            "each part is a mean of its own; the sum is too large": lambda _: own}
+    near = {"each part is divided by its own weights: divide by the weights of all parts": lambda _: own / 3,
+            "each part is a mean of its own, so their sum is too large: divide by the weights of all parts": lambda _: own}
     return compare("accumulated loss", split, referee, cases, 1e-5, near)
 
 # %% ../../nbs/solutions/10_loss.ipynb #72549000
@@ -95,8 +95,8 @@ def check_focal_loss(yours) -> bool:
 
     first = case(12, 4)
     near = {"alpha is the other way round: 0.25 belongs to the positives": lambda _: referee(*first, alpha=0.75),
-            "without alpha": lambda _: referee(*first, alpha=-1),
-            "without the factor (1 - p)^2": lambda _: referee(*first, gamma=0.0),
-            "divided by everything instead of num_boxes": lambda loss: loss * 5 / 48}
+            "alpha is missing": lambda _: referee(*first, alpha=-1),
+            "the factor (1 - p)^2 is missing": lambda _: referee(*first, gamma=0.0),
+            "you divide by the number of all terms: divide by num_boxes": lambda loss: loss * 5 / 48}
     cases = {"12 queries, 4 classes": first, "one class": case(7, 1), "logits of hundreds": case(9, 3, 200.0)}
     return compare("focal loss", yours, referee, cases, 1e-3, near)

@@ -16,7 +16,7 @@ from .core import compare
 
 # %% ../../nbs/solutions/09_matching.ipynb #51dffe0b
 def random_batch(layers: int, batch: int, queries: int, classes: int, most: int, seed: int) -> tuple:
-    "logits (L,B,Q,C+1), boxes (L,B,Q,4), and B targets of 0..most objects."
+    "Random logits (L,B,Q,C+1) and boxes (L,B,Q,4), and B targets of 0..most objects."
     generator = torch.Generator().manual_seed(seed)
     rand = lambda *shape: torch.rand(*shape, generator=generator)
     some_boxes = lambda *shape: torch.cat([rand(*shape, 2), 0.05 + 0.45 * rand(*shape, 2)], dim=-1)
@@ -26,11 +26,11 @@ def random_batch(layers: int, batch: int, queries: int, classes: int, most: int,
 
 # %% ../../nbs/solutions/09_matching.ipynb #b49c3e38
 def check_count(yours) -> bool:
-    "Is it the number of one-to-one assignments?"
+    "Judge yours(queries, objects) -> the number of one-to-one assignments."
     cases = {f"{q} queries, {n} objects": (q, n) for q, n in [(3, 3), (5, 1), (12, 5), (7, 0)]}
     referee = lambda q, n: float(math.perm(q, n))
     chosen = {math.perm(q, n): float(math.comb(q, n)) for q, n in cases.values()}
-    near = {"which queries, yes; but also: which object gets which of them?": lambda answer: chosen[int(answer)]}
+    near = {"you count the sets of queries: count also which object gets which of them": lambda answer: chosen[int(answer)]}
     return compare("count", yours, referee, cases, near=near)
 
 # %% ../../nbs/solutions/09_matching.ipynb #dcd6b1fc
@@ -42,7 +42,7 @@ def _cost(logits, boxes, labels, target_boxes):
 
 # %% ../../nbs/solutions/09_matching.ipynb #ceb117b9
 def check_cost(yours) -> bool:
-    "Is it the (Q,N) cost of one image?"
+    "Judge yours(logits (Q,C+1), boxes (Q,4), labels (N,), target_boxes (N,4)) -> the cost (Q,N) of one image."
     logits, boxes, targets = random_batch(1, 4, 12, 3, 5, seed=3)
     cases = {f"{len(t['labels'])} objects": (logits[0, i], boxes[0, i], t["labels"], t["boxes"])
              for i, t in enumerate(targets) if len(t["labels"])}
@@ -52,22 +52,22 @@ def check_cost(yours) -> bool:
     prob, l1 = logits.softmax(-1)[:, labels], torch.cdist(boxes, truth, p=1)
     giou = torchvision.ops.generalized_box_iou
     right = giou(corners(boxes), corners(truth))
-    near = {"the class part is -p here, not -log p": lambda _: 5 * l1 - prob.log() - 2 * right,
-            "a high GIoU must make a pair cheap, not dear": lambda _: 5 * l1 - prob + 2 * right,
-            "GIoU needs corners, and these boxes are cxcywh": lambda _: 5 * l1 - prob - 2 * giou(boxes, truth),
-            "the L1 part is a sum over the four numbers, not a mean": lambda _: 5 * l1 / 4 - prob - 2 * right,
+    near = {"the class part is -log p: in the cost it is -p": lambda _: 5 * l1 - prob.log() - 2 * right,
+            "the sign of GIoU is wrong: a high GIoU must make a pair cheap": lambda _: 5 * l1 - prob + 2 * right,
+            "GIoU needs corners: convert the boxes from cxcywh": lambda _: 5 * l1 - prob - 2 * giou(boxes, truth),
+            "the L1 part is a mean: sum over the four numbers": lambda _: 5 * l1 / 4 - prob - 2 * right,
             "it is the transpose": lambda answer: answer.T}
     return compare("cost", yours, _cost, cases, tol=1e-4, near=near)
 
 # %% ../../nbs/solutions/09_matching.ipynb #48145a3a
 def _repeated(cost, k):
-    "SciPy on repeated columns."
+    "SciPy on a table in which each column stands k times."
     query, column = linear_sum_assignment(cost.repeat_interleave(k, dim=1).numpy())
     return torch.stack([torch.as_tensor(query[column // k == j]) for j in range(cost.shape[1])])
 
 # %% ../../nbs/solutions/09_matching.ipynb #96738e69
 def check_repeated(yours) -> bool:
-    "Are these the k queries of each object?"
+    "Judge yours(cost (Q,N), k) -> (N,k), the k queries of each object, rising, at the lowest total cost."
     rand = lambda *shape: torch.rand(*shape, generator=torch.Generator().manual_seed(sum(shape)))
     cases = {"k = 1": (rand(8, 3), 1), "k = 2": (rand(9, 4), 2), "k = 6, 50 queries": (rand(50, 8), 6)}
     nearest = lambda cost, k: cost.topk(k, dim=0, largest=False).indices.T.sort(-1).values
@@ -78,11 +78,11 @@ def check_repeated(yours) -> bool:
 
 # %% ../../nbs/solutions/09_matching.ipynb #131a5730
 def check_assign(yours) -> bool:
-    "Is it a one-to-one assignment of the lowest total cost?"
+    "Judge yours(cost (Q,N)) -> (N,), the query of each object, at the lowest total cost."
     def total(cost):
         query = torch.as_tensor(yours(cost.clone()))
         if query.shape != cost.shape[1:]:
-            raise ValueError(f"wanted one query for each of {cost.shape[1]} objects, got shape {tuple(query.shape)}")
+            raise ValueError(f"give one query for each of {cost.shape[1]} objects, not a tensor of shape {tuple(query.shape)}")
         if len(query.unique()) < len(query): raise ValueError("a query is used twice")
         return cost[query, torch.arange(cost.shape[1])].sum()
 

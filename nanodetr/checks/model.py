@@ -24,9 +24,9 @@ def check_transformer_parameters(yours) -> bool:
 
     cases = {"the paper's transformer": (256, 2048, 6, 6), "a small one": (64, 128, 2, 3),
              "an encoder of depth 0": (32, 64, 0, 1)}
-    near = {"all but the decoder's last layer norm": lambda n: n - 2 * 256,
-            "one layer norm too many: the post-norm encoder has none at its end": lambda n: n + 2 * 256,
-            "without the biases of the attention": lambda n: n - 18 * 4 * 256}
+    near = {"the decoder's last layer norm is missing": lambda n: n - 2 * 256,
+            "you count one layer norm too many: the post-norm encoder has none at its end": lambda n: n + 2 * 256,
+            "the biases of the attention are missing": lambda n: n - 18 * 4 * 256}
     return compare("transformer parameters", yours, referee, cases, 0, near)
 
 # %% ../../nbs/solutions/08_model.ipynb #392d479f

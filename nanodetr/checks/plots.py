@@ -18,7 +18,7 @@ from .core import compare, fresh
 
 # %% ../../nbs/solutions/plots.ipynb #38918e1e
 def _wcag(colour) -> float:
-    "Relative luminance as WCAG 2 words it: a byte a channel, made linear, weighted."
+    "Relative luminance, 0..1, as WCAG 2 defines it: one byte per channel, made linear, then weighted."
     text = to_hex(colour)
     channels = [int(text[k:k + 2], 16) / 255 for k in (1, 3, 5)]
     linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
@@ -26,14 +26,14 @@ def _wcag(colour) -> float:
 
 # %% ../../nbs/solutions/plots.ipynb #108c15c1
 def _contrasts(colours, pages, bright=_wcag, add: float = 0.05, ordered: bool = True):
-    "(N,M) contrasts by two loops; the keywords leave out one part of the definition each."
+    "(N,M) contrasts, by two loops. Each keyword leaves out one part of the definition."
     pairs = [[(bright(colour), bright(page)) for page in pages] for colour in colours]
     ratio = lambda a, b: (max(a, b) + add) / (min(a, b) + add) if ordered else (a + add) / (b + add)
     return torch.tensor([[ratio(*pair) for pair in row] for row in pairs], dtype=torch.float64)
 
 # %% ../../nbs/solutions/plots.ipynb #b284a5a0
 def check_contrasts(yours) -> bool:
-    "Is it the (N,M) table of WCAG contrasts?"
+    "Judge yours(colours, pages) -> (N,M), the WCAG contrast of each colour with each page."
     mixed = ["black", "#FFFFFF", (0.2, 0.6, 0.4), "red"]
     cases = {"three colours, two pages": (["#2678D1", "#E0660B", "#17915A"], ["white", "#111111"]),
              "names, hex and triples of 0..1": (mixed, ["white", "black", "grey"]),
@@ -42,8 +42,8 @@ def check_contrasts(yours) -> bool:
     weights = (0.2126, 1), (0.7152, 3), (0.0722, 5)  # of the byte that begins at this letter of "#rrggbb"
     plain = lambda colour: sum(weight * int(to_hex(colour)[k:k + 2], 16) / 255 for weight, k in weights)
     slips = {"each channel must be made linear before they are added": {"bright": plain},
-             "the two 0.05 are missing (a screen that shows black still reflects some light)": {"add": 0.0},
-             "the lighter of the two stands above, so a contrast is never below 1": {"ordered": False}}
+             "0.05 is missing, above and below: a screen that shows black still reflects some light": {"add": 0.0},
+             "the lighter colour goes on top of the fraction, so a contrast is never below 1": {"ordered": False}}
     by_shape = {(len(colours), len(pages)): (colours, pages) for colours, pages in cases.values()}
     near = {remark: lambda right, slip=slip: _contrasts(*by_shape[tuple(right.shape)], **slip)
             for remark, slip in slips.items()}
@@ -62,7 +62,7 @@ def _place(patch, ax) -> list:
 
 # %% ../../nbs/solutions/plots.ipynb #0a6cf1c3
 def _manners(yours, arguments) -> str:
-    "What `yours` does beyond returning one Figure with one image in it; '' for nothing."
+    "What `yours` does wrong apart from the outlines, or '': it must return one Figure with one image, and change nothing else."
     import matplotlib.pyplot as plt  # only here: the library itself stays free of it
     already = set(plt.get_fignums())
     with matplotlib.rc_context(), patch.object(plt, "figure", wraps=plt.figure) as made, \
@@ -74,21 +74,21 @@ def _manners(yours, arguments) -> str:
     for number in opened: plt.close(number)                        # or the notebook would show it now
     if figure is None: return "it returned None (is there a `return`?)"
     if not isinstance(figure, Figure): return f"it returned a {type(figure).__name__}, wanted the Figure"
-    if shown.called or showed.called: return "it shows the figure; to hand it back is enough"
-    if made.called or opened: return "pyplot made the figure, so a notebook would show it twice; begin with new_figure"
-    if changed: return f"it changes a setting for everybody: {changed[0]}"
+    if shown.called or showed.called: return "it shows the figure: return it instead"
+    if made.called or opened: return "pyplot made the figure, so a notebook would show it twice: begin with new_figure"
+    if changed: return f"it changes a global setting: {changed[0]}"
     if sum(len(ax.images) for ax in figure.axes) != 1: return "the returned figure should hold one image, the picture"
     wanted, found = tuple(arguments[0].shape[1:]), tuple(figure.axes[0].images[0].get_array().shape[:2])
     return "" if found == wanted else f"the picture is {found[0]} x {found[1]} pixels, wanted {wanted[0]} x {wanted[1]}"
 
 # %% ../../nbs/solutions/plots.ipynb #6510ec2a
 def _rows(places) -> torch.Tensor:
-    "(N,5) in a fixed order, since outlines may be drawn in any."
+    "(N,5) in a fixed order, because outlines may be drawn in any order."
     return torch.tensor(sorted([float(x) for x in row] for row in places), dtype=torch.float64).reshape(-1, 5)
 
 # %% ../../nbs/solutions/plots.ipynb #a5c726b0
 def check_boxes_figure(yours) -> bool:
-    "Does it return a quiet Figure with one rightly placed outline a box, 1 + 3 * score thick?"
+    "Judge yours(image, boxes, scores) -> a Figure that is not shown, with one outline per box in its place, 1 + 3 * score thick."
     image = torch.rand(3, 40, 60, generator=torch.Generator().manual_seed(0))
     boxes = torch.tensor([[5.0, 8.0, 20.0, 14.0], [22.5, 3.0, 50.0, 33.0], [40.0, 20.0, 59.0, 39.0]])
     scores = torch.tensor([0.9, 0.25, 0.5])
@@ -104,14 +104,14 @@ def check_boxes_figure(yours) -> bool:
 
     referee = lambda image, boxes, scores: _rows(torch.cat([boxes, 1 + 3 * scores[:, None]], dim=1).tolist())
     move = lambda change: lambda right: _rows([*change(*row[:4]), row[4]] for row in right.tolist())
-    near = {"all is half a pixel off: the image needs an extent from 0 to its width":
+    near = {"everything is half a pixel off: give the image an extent from 0 to its width and height":
                 move(lambda x0, y0, x1, y1: (x0 + 0.5, y0 + 0.5, x1 + 0.5, y1 + 0.5)),
-            "a Rectangle wants width and height where xyxy has the far corner":
+            "a Rectangle takes width and height, but you pass the far corner":
                 move(lambda x0, y0, x1, y1: (x0, y0, x0 + x1, y0 + y1)),
             "x and y are swapped": move(lambda x0, y0, x1, y1: (y0, x0, y1, x1)),
-            "the boxes stand on their heads: row 0 is the top row":
+            "the boxes are upside down: row 0 is the top row":
                 move(lambda x0, y0, x1, y1: (x0, 40 - y1, x1, 40 - y0)),
-            "the places are right, the line widths are not 1 + 3 * score":
+            "the places are right, but the line widths are not 1 + 3 * score":
                 lambda right: torch.cat([right[:, :4], last[0][:, 4:]], dim=1)}
     try: complaint = _manners(yours, cases["three boxes"])
     except Exception as error:
@@ -124,7 +124,7 @@ def check_boxes_figure(yours) -> bool:
 
 # %% ../../nbs/solutions/plots.ipynb #ca03a304
 def _cell(cell, grid, padded, resized, original) -> torch.Tensor:
-    "(4,) xyxy of the painted pixels, in pixels of the original image."
+    "(4,) xyxy in pixels of the original image, found by painting the cell."
     paint = torch.zeros(1, 1, *grid)
     paint[0, 0, cell[0], cell[1]] = 1
     shown = F.interpolate(paint, size=padded, mode="nearest")[0, 0, :resized[0], :resized[1]]
@@ -134,7 +134,7 @@ def _cell(cell, grid, padded, resized, original) -> torch.Tensor:
 
 # %% ../../nbs/solutions/plots.ipynb #98f7fb14
 def check_cell(yours) -> bool:
-    "Are these the original image's pixels under one cell of the feature map?"
+    "Judge yours(cell, grid, padded, resized, original) -> (4,) xyxy, the original image's pixels under one cell of the feature map."
     cases = {"a square image": ((1, 2), (4, 4), (128, 128), (128, 128), (128, 128)),
              "an oblong image": ((2, 5), (4, 8), (128, 256), (128, 256), (128, 256)),
              "an image that was made smaller": ((0, 3), (5, 8), (160, 256), (160, 256), (480, 768)),

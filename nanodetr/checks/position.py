@@ -37,7 +37,7 @@ def check_encode_1d(yours) -> bool:
 
 # %% ../../nbs/solutions/04_positional_encoding.ipynb #ab5a9030
 def shares_by_hand(mask: Tensor) -> tuple:
-    "y and x of every real cell as shares in 0..1 (0 on padding), by counting; mask (B,h,w)."
+    "y and x of each real cell as shares in 0..1 (0 on padding), by counting; mask (B,h,w), True = padding."
     y, x = torch.zeros(mask.shape), torch.zeros(mask.shape)
     for b, picture in enumerate(mask.tolist()):
         rows = sum(not row[0] for row in picture)
@@ -61,14 +61,14 @@ def check_cell_positions(yours) -> bool:
         if not (torch.isfinite(y).all() and torch.isfinite(x).all()): raise ValueError("some numbers are not finite")
         return y.masked_fill(mask, 0.0), x.masked_fill(mask, 0.0)
     near = {"y and x are swapped": lambda pair: pair[::-1],
-            "in 0..2 pi instead of 0..1": lambda pair: tuple(share * 2 * math.pi for share in pair)}
+            "these are in 0..2 pi: give shares in 0..1": lambda pair: tuple(share * 2 * math.pi for share in pair)}
     cases = {"no padding": (mask_of((4, 6)),), "one picture padded": (mask_of((4, 6), (3, 2)),),
              "all sizes": (mask_of((1, 7), (5, 1), (2, 3)),)}
     return compare("cell positions", judged, shares_by_hand, cases, tol=1e-4, near=near)
 
 # %% ../../nbs/solutions/04_positional_encoding.ipynb #6bf85329
 def check_shift_matrix(yours) -> bool:
-    "Judge yours(shift, dim, temperature): it must move the codes of many positions by `shift`."
+    "Judge yours(shift, dim, temperature) -> (dim,dim): multiplied with the codes of many positions, it must move them by `shift`."
     positions = torch.linspace(-3, 40, 25)
     def moved(shift, dim, temperature):
         return encode_1d(positions, dim, temperature) @ torch.as_tensor(yours(shift, dim, temperature)).float().T
@@ -85,6 +85,6 @@ def check_read_position(yours) -> bool:
     def read(*case): return yours(codes_of(*case))
     def referee(h, w, dim, temperature): return shares_by_hand(mask_of((h, w)))
     near = {"y and x are swapped": lambda pair: pair[::-1],
-            "right but for the last row and column, where the clock has come round": lambda pair: tuple(share % 1 for share in pair)}
+            "only the last row and column are wrong: there the clock has come round to 0, and the share is 1": lambda pair: tuple(share % 1 for share in pair)}
     cases = {"4 x 4": (4, 4, 16, 20.0), "25 x 34": (25, 34, 64, 10000.0), "1 x 3": (1, 3, 8, 100.0)}
     return compare("reading the clock", read, referee, cases, tol=1e-3, near=near)

@@ -12,15 +12,15 @@ from .core import compare
 
 # %% ../../nbs/solutions/11_training.ipynb #5436ca5b
 def check_steps(yours) -> bool:
-    "Is yours(images, b, k, epochs) the number of optimiser steps, incomplete last steps dropped?"
+    "Judge yours(images, b, k, epochs) -> the number of optimiser steps, with incomplete last steps dropped."
     def referee(images, b, k, epochs):
         return epochs * sum(1 for _ in range(b * k, images + 1, b * k))
     cases = {"16 images in fours": (16, 4, 1, 1), "an incomplete last step": (11, 2, 2, 3), "the nano run": (6000, 16, 1, 16)}
-    return compare("steps", yours, referee, cases, near={"it counts micro-batches, not steps": lambda n: n * 2, "it is for one epoch": lambda n: n / 3})
+    return compare("steps", yours, referee, cases, near={"you count micro-batches: count optimiser steps": lambda n: n * 2, "these are the steps of one epoch: multiply by the epochs": lambda n: n / 3})
 
 # %% ../../nbs/solutions/11_training.ipynb #e615cfca
 def check_rate_factor(yours) -> bool:
-    "Is yours(step, total) 1 before two thirds of the run and 0.1 from there on?"
+    "Judge yours(step, total) -> 1 before two thirds of the run, and 0.1 from there on."
     def referee(step, total):
         optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
         schedule = torch.optim.lr_scheduler.StepLR(optimizer, step_size=total * 2 // 3)
@@ -29,11 +29,11 @@ def check_rate_factor(yours) -> bool:
             schedule.step()
         return schedule.get_last_lr()[0]
     cases = {f"step {step} of 300": (step, 300) for step in (0, 199, 200, 299)}
-    return compare("rate_factor", yours, referee, cases, near={"off by a factor of ten": lambda f: f / 10})
+    return compare("rate_factor", yours, referee, cases, near={"it is off by a factor of ten": lambda f: f / 10})
 
 # %% ../../nbs/solutions/11_training.ipynb #ebe92268
 def check_naive_error(yours) -> bool:
-    "Is yours(errors) the mean of the micro-batches' means, less the mean over all objects?"
+    "Judge yours(errors) -> the mean of the micro-batches' means, minus the mean over all objects."
     def referee(errors):
         everything = torch.cat(errors)
         return torch.stack([part.mean() for part in errors]).mean() - everything.mean()
@@ -41,4 +41,4 @@ def check_naive_error(yours) -> bool:
     cases = {"the pencil example": ([torch.full((5,), 0.1), torch.full((1,), 0.7)],),
              "equal counts": ([torch.tensor([0.1, 0.2]), torch.tensor([0.5, 0.4])],),
              "four random parts": ([torch.rand(n, generator=generator) for n in (1, 7, 3, 2)],)}
-    return compare("naive_error", yours, referee, cases, near={"the sign is turned round": lambda x: -x})
+    return compare("naive_error", yours, referee, cases, near={"the sign is the wrong way round": lambda x: -x})

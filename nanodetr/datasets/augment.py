@@ -20,13 +20,13 @@ from ..errors import DataError
 
 # %% ../../nbs/datasets/augment.ipynb #aea00007
 def target_to_boxes(target: dict, height: int, width: int) -> tv_tensors.BoundingBoxes:
-    "The (N,4) cxcywh fractions of a target as xyxy pixels that torchvision's transforms can move."
+    "The boxes (N,4) of a target, cxcywh in 0..1, as xyxy pixels that torchvision's transforms can move."
     corners = cxcywh_to_xyxy(target["boxes"]) * torch.tensor([width, height, width, height])
     return tv_tensors.BoundingBoxes(corners, format="XYXY", canvas_size=(height, width))
 
 # %% ../../nbs/datasets/augment.ipynb #aea00009
 def boxes_to_target(corners: Tensor, target: dict, height: int, width: int) -> dict:
-    "The target with moved boxes, (N,4) xyxy pixels, cut at the edges; objects left without area are dropped."
+    "The target with moved boxes, (N,4) xyxy pixels. They are cut at the edges, and objects without a remaining area are dropped."
     limits = torch.tensor([width, height, width, height], dtype=torch.float32)
     corners = torch.minimum(corners.as_subclass(Tensor).clamp(min=0), limits)
     keep = (corners[:, 2:] - corners[:, :2] > 0.01).all(dim=1)  # a cut along an edge leaves a rounding error, no object
@@ -37,10 +37,10 @@ def boxes_to_target(corners: Tensor, target: dict, height: int, width: int) -> d
 class Augment:
     """A chain of torchvision v2 transforms as a function of (image (3,H,W), target).
 
-    Boxes follow the image; those left without area (a side of 0.01 pixels or less) are dropped with their label, area,
-    iscrowd and difficult. The new boxes are fractions of the new image, whose (H, W) goes to target["size"]. `area` and
-    `orig_size` stay those of the original. A picture that loses all of its objects stays, with a target of no boxes.
-    Random numbers are torch's.
+    Boxes follow the image. A box without a remaining area (a side of 0.01 pixels or less) is dropped, with its label,
+    area, iscrowd and difficult. The new boxes are fractions of the new image, whose (H, W) is target["size"]. `area` and
+    `orig_size` stay those of the original. A picture that loses all of its objects stays, with a target without boxes.
+    Random numbers come from torch's generator.
     """
 
     def __init__(self, *steps): self.steps = v2.Compose(steps)
@@ -53,9 +53,9 @@ class Augment:
 def resized_shape(height: int, width: int, short: int, longest: int = None) -> tuple:
     """(height, width) after resizing the shorter side to `short`, rounded as in the official code.
 
-    When the longer side would exceed `longest`, `short` is lowered until it is about that: rounding up may leave it a
-    few pixels longer, for very long pictures. A picture of which less than half a pixel would be left, where the
-    official code fails, is squeezed to 1 x longest.
+    If the longer side would exceed `longest`, `short` is lowered until the longer side is about `longest`. Because of
+    rounding, it may be a few pixels longer in very long pictures. A picture of which less than half a pixel would be
+    left, where the official code fails, is squeezed to 1 x longest.
     """
     low, high = sorted((height, width))
     if longest and high / low * short > longest: short = round(longest * low / high)
@@ -64,9 +64,9 @@ def resized_shape(height: int, width: int, short: int, longest: int = None) -> t
 
 # %% ../../nbs/datasets/augment.ipynb #c7031613
 class RandomResize:
-    """Resize an image and its BoundingBoxes to a short side drawn from `sides`, the long one at most about `longest`.
+    """Resize an image and its BoundingBoxes to a short side drawn from `sides`; the long side is at most about `longest`.
 
-    Without `longest`, the long one is at most about 32 times the short one: a strip must not fill the memory.
+    Without `longest`, the long side is at most about 32 times the short one: a strip must not fill the memory.
     """
 
     def __init__(self, sides: list, longest: int = None): self.sides, self.longest = list(sides), longest
@@ -78,7 +78,7 @@ class RandomResize:
 
 # %% ../../nbs/datasets/augment.ipynb #700b8259
 class RandomSizeCrop:
-    "Cut a random rectangle, each side least..most pixels (at most the image's), out of an image and its BoundingBoxes."
+    "Cut a random rectangle out of an image and its BoundingBoxes. Each side is least..most pixels, but at most that of the image."
 
     def __init__(self, least: int, most: int): self.least, self.most = least, most
 
@@ -92,8 +92,8 @@ class RandomSizeCrop:
 def paper_augment(train: bool = True) -> Augment:
     """The paper's pipeline (section A.4), with the sizes, regions and chances of the official code.
 
-    train: random flip; half of the images are first resized to a short side of 400/500/600 and cropped to 384..600;
-    then short side 480..800 in steps of 32, at most about 1333 long. Otherwise: short side 800, at most about 1333.
+    train: a random flip; half of the images are then resized to a short side of 400/500/600 and cropped to 384..600;
+    last, a short side of 480..800 in steps of 32. Otherwise: a short side of 800. The long side is at most about 1333.
     """
     if not train: return Augment(RandomResize([800], 1333))
     cropped = v2.RandomApply([RandomResize([400, 500, 600]), RandomSizeCrop(384, 600)], p=0.5)
@@ -121,9 +121,9 @@ class CropNearObjects(v2.RandomIoUCrop):
 def light_augment(size: int = 256, max_size: int = None, train: bool = True) -> Augment:
     """A cheap pipeline for CPUs and small sets.
 
-    train: flip; for half of the images a crop, in which an object stays when its centre does; short side 0.8..1.2 of
-    `size`; colour jitter. Otherwise: short side `size`. The long side is at most max_size (default 5/3 of size).
-    Pictures of any shape, from 1 x 1 pixel on.
+    train: a random flip; for half of the images a crop, which keeps the objects whose centres lie in it; a short side of
+    0.8..1.2 of `size`; colour jitter. Otherwise: a short side of `size`. The long side is at most max_size (default: 5/3
+    of size). Pictures may have any shape, from 1 x 1 pixel on. Raises DataError if max_size is below size.
     """
     max_size = round(size * 5 / 3) if max_size is None else max_size
     if max_size < size: raise DataError(f"light_augment: max_size {max_size} is below size {size}; raise it")

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MAX_PIXELS', 'TURNS', 'SLACK', 'full_scale', 'deep_to_bytes', 'to_rgb', 'open_picture', 'pixel_limit', 'refuse_large',
-           'orientation', 'why_unreadable', 'read_start', 'refuse_picture', 'read_image', 'image_size',
+           'orientation', 'why_unreadable', 'read_start', 'refuse_picture', 'read_pixels', 'read_image', 'image_size',
            'is_nearly_black', 'box_fault', 'plain_box', 'keep_box', 'warn_dropped', 'Photo', 'drop_objects',
            'photo_truth', 'photo_image', 'boxes_to_fractions', 'PhotoDataset']
 
@@ -71,7 +71,7 @@ def refuse_large(path: str | Path, size: tuple, max_pixels: int = None) -> None:
     "DataError when a picture of size (width, height) has more pixels than the limit."
     limit, pixels = pixel_limit(max_pixels), size[0] * size[1]
     if not 0 < limit < pixels: return
-    refuse_file(path, f"{size[0]} x {size[1]} are {pixels / 1e6:.0f} million pixels, and the limit is {limit / 1e6:g} million",
+    refuse_file(path, f"{size[0]} x {size[1]} are {pixels / 1e6:.0f} million pixels, and the limit is {limit / 1e6:g} million (NANODETR_MAX_PIXELS)",
                 f"shrink it, or lift the limit: set the environment variable NANODETR_MAX_PIXELS={pixels}, or 0 for none")
 
 # %% ../../nbs/datasets/photos.ipynb #adb0001e
@@ -111,13 +111,8 @@ def refuse_picture(path: str | Path, error: Exception):
     refuse_file(path, f"cannot be read as a picture ({reason})", remedy)
 
 # %% ../../nbs/datasets/photos.ipynb #74fcd25d
-def read_image(path: str | Path, size: tuple = None, max_pixels: int = None) -> Tensor:
-    """A picture file as (3,H,W) float32 RGB in 0..1.
-
-    size: the (height, width) that its annotation states, if any. The EXIF orientation is obeyed, unless only the
-    picture as stored has that size. max_pixels: the limit for height x width, see `pixel_limit`.
-    Raises DataError naming the file when it is missing, empty, truncated, too large, no picture, or has NaN pixels.
-    """
+def read_pixels(path: str | Path, size: tuple = None, max_pixels: int = None) -> np.ndarray:
+    "A picture file as (H,W,3) RGB bytes, see `read_image`."
     try:
         with open_picture(path) as stored:
             refuse_large(path, stored.size, max_pixels)
@@ -125,10 +120,19 @@ def read_image(path: str | Path, size: tuple = None, max_pixels: int = None) -> 
             turn = orientation(stored)
             if turn > 4 and size is not None and stored.size == tuple(size)[::-1] != stored.size[::-1]: turn = 1
             picture = to_rgb(stored)
-            pixels = np.array(picture.transpose(TURNS[turn]) if turn > 1 else picture)
+            return np.array(picture.transpose(TURNS[turn]) if turn > 1 else picture)
     except DataError: raise
     except Exception as error: refuse_picture(path, error)  # decoders raise all sorts
-    return torch.from_numpy(pixels).permute(2, 0, 1).float().div_(255)
+
+
+def read_image(path: str | Path, size: tuple = None, max_pixels: int = None) -> Tensor:
+    """A picture file as (3,H,W) float32 RGB in 0..1.
+
+    size: the (height, width) that its annotation states, if any. The EXIF orientation is obeyed, unless only the
+    picture as stored has that size. max_pixels: the limit for height x width, see `pixel_limit`.
+    Raises DataError naming the file when it is missing, empty, truncated, too large, no picture, or has NaN pixels.
+    """
+    return torch.from_numpy(read_pixels(path, size, max_pixels)).permute(2, 0, 1).float().div_(255)
 
 # %% ../../nbs/datasets/photos.ipynb #98ff835e
 def image_size(path: str | Path) -> tuple:

@@ -31,13 +31,13 @@ class Stream:
         self.bits, self.ready = np.random.PCG64(np.random.SeedSequence(seed)), []
 
     def uniform(self, low: float = 0.0, high: float = 1.0) -> float:
-        "A float in low..high."
+        "A random float in low..high."
         if not self.ready:  # 128 at a time: one call for each number would cost ten times more
             self.ready = ((self.bits.random_raw(128) >> np.uint64(11)) * 2.0**-53).tolist()
         return low + (high - low) * self.ready.pop()
 
     def integer(self, low: int, high: int) -> int:
-        "An integer in low..high, both included."
+        "A random integer in low..high, both included."
         return low + int(self.uniform() * (high - low + 1))
 
     def noise(self, count: int) -> np.ndarray:
@@ -47,7 +47,7 @@ class Stream:
 
 # %% ../../nbs/datasets/shapes.ipynb #a0717e61
 def _star(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    "Where a five-pointed star is, one point down: inside at least four of its five lines."
+    "Whether (u, v) lies in a five-pointed star with one point down: on the inner side of at least four of its five lines."
     lines = ((0.0, 1.0), (0.951057, 0.309017), (0.587785, -0.809017), (-0.587785, -0.809017), (-0.951057, 0.309017))
     return sum(((a * u + b * v) <= 0.342).astype(np.uint8) for a, b in lines) >= 4
 
@@ -64,7 +64,7 @@ SHAPE_INSIDE = {
 
 # %% ../../nbs/datasets/shapes.ipynb #a1e24654
 def random_turn(stream: Stream, free: bool) -> tuple:
-    "A rotation as (cos, sin): a multiple of 90 degrees, or any angle when `free`. No trigonometry: equal everywhere."
+    "A random rotation as (cos, sin): a multiple of 90 degrees, or any angle if `free`. Computed without sines, so equal on every machine."
     quarter = ((1, 0), (0, 1), (-1, 0), (0, -1))[stream.integer(0, 3)]
     if not free: return quarter
     t = stream.uniform(-0.4142, 0.4142)  # tan(45 degrees / 2): up to 45 degrees off the quarter turn
@@ -73,13 +73,13 @@ def random_turn(stream: Stream, free: bool) -> tuple:
 
 # %% ../../nbs/datasets/shapes.ipynb #ada00007
 def turned_half_sizes(a: float, b: float, turn: tuple) -> tuple:
-    "Half the width and height of the frame around a box of half sizes (a, b), once turned by turn = (cos, sin)."
+    "Half the width and half the height of the frame around a box of half sizes (a, b), turned by turn = (cos, sin)."
     c, s = turn
     return abs(c) * a + abs(s) * b, abs(s) * a + abs(c) * b
 
 # %% ../../nbs/datasets/shapes.ipynb #ada00009
 def shape_coordinates(x: np.ndarray, y: np.ndarray, a: float, b: float, turn: tuple) -> tuple:
-    "Points x (1,w), y (h,1), in pixels from the centre, as (u, v) of the upright unit shape, to be broadcast."
+    "Points x (1,w), y (h,1), in pixels from the centre, as coordinates (u, v) of the upright unit shape, which broadcast to (h,w)."
     c, s = turn
     if s == 0: return x * (c / a), y * (c / b)
     if c == 0: return y * (s / a), x * (-s / b)
@@ -128,7 +128,7 @@ def gradient_background(stream: Stream, size: int, wild: bool) -> tuple:
 
 # %% ../../nbs/datasets/shapes.ipynb #285da384
 def draw_line(stream: Stream, image: np.ndarray, wild: bool) -> None:
-    "Draw a random straight line into `image` (3,size,size), in place."
+    "Draw a random straight line into `image` (3,size,size) in 0..1, in place."
     size = image.shape[-1]
     x0, y0, x1, y1 = (stream.uniform(0, size) for _ in range(4))
     thick = stream.uniform(0.4, 1.1) * size / 64
@@ -143,7 +143,7 @@ def draw_line(stream: Stream, image: np.ndarray, wild: bool) -> None:
 
 # %% ../../nbs/datasets/shapes.ipynb #ada0000b
 def random_colour(stream: Stream, wild: bool) -> list:
-    "A colour [r, g, b]: any, if `wild`; otherwise one channel is bright and another darker, in random order."
+    "A random colour [r, g, b] in 0..1: any colour if `wild`; otherwise one with a bright channel and a darker one."
     if wild: return [stream.uniform() for _ in range(3)]
     low, order = stream.uniform(0.0, 0.55), stream.integer(0, 5)
     levels = [stream.uniform(0.78, 1.0), stream.uniform(low, 0.9), low]
@@ -151,7 +151,7 @@ def random_colour(stream: Stream, wild: bool) -> list:
 
 # %% ../../nbs/datasets/shapes.ipynb #6f2bacaf
 def pick_colour(stream: Stream, others: list, wild: bool) -> list:
-    "A colour [r, g, b] at least 0.45 away from all `others`: the first of 24 draws that is, else the best of them."
+    "A colour [r, g, b] at least 0.45 away from all `others`: the first such of 24 draws, or else the best of them."
     best, far = None, -1.0
     for _ in range(24):
         colour = random_colour(stream, wild)
@@ -162,13 +162,13 @@ def pick_colour(stream: Stream, others: list, wild: bool) -> list:
 
 # %% ../../nbs/datasets/shapes.ipynb #faee4d7a
 def _wave(t: np.ndarray, period: float) -> np.ndarray:
-    "A square wave in 0..1 with edges one pixel soft; t in pixels."
+    "A square wave in 0..1, whose edges are one pixel wide; t and period are in pixels."
     t = t / period
     return ((abs(t - np.floor(t) - 0.5) - 0.25) * (2 * period) + 0.5).clip(0, 1)
 
 # %% ../../nbs/datasets/shapes.ipynb #2752cd21
 def object_colours(stream: Stream, colours: tuple, h: int, w: int, unit: float, wild: bool) -> np.ndarray:
-    "(3,h,w) float32 colours of an object: softly shaded; striped or chequered in two colours if `wild` and big enough."
+    "(3,h,w) float32 colours of an object. They are softly shaded and, if `wild` and the object is large enough, maybe striped or chequered."
     x, y = np.arange(w, dtype=np.float32)[None, :], np.arange(h, dtype=np.float32)[:, None]
     shade = 1 + stream.uniform(-0.16, 0.16) * (x / w - 0.5) + stream.uniform(-0.16, 0.16) * (y / h - 0.5)
     first, second = np.array(colours, np.float32)[:, :, None, None]
@@ -195,14 +195,14 @@ def propose_object(stream: Stream, size: int, rules: dict) -> SimpleNamespace:
 
 # %% ../../nbs/datasets/shapes.ipynb #2902372f
 def box_overlap(a: tuple, b: tuple) -> float:
-    "How much of the smaller of two xyxy boxes the other covers, 0..1."
+    "The share, in 0..1, of the smaller of two xyxy boxes that the other one covers."
     w, h = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
     if w <= 0 or h <= 0: return 0.0
     return w * h / min((a[2] - a[0]) * (a[3] - a[1]), (b[2] - b[0]) * (b[3] - b[1]))
 
 # %% ../../nbs/datasets/shapes.ipynb #c5c1fbe6
 def claim_pixels(owner: np.ndarray, solid: np.ndarray, near: list, number: int) -> bool:
-    """Put object `number` on top where `solid`, unless an object of `near` would keep less than 2/3 of its pixels.
+    """Put object `number` on top where `solid` is True, unless an object in `near` would keep less than 2/3 of its pixels.
 
     owner: this patch of the map of top objects, changed in place; near: objects with .number, .pixels and .visible.
     """
@@ -214,7 +214,7 @@ def claim_pixels(owner: np.ndarray, solid: np.ndarray, near: list, number: int) 
 
 # %% ../../nbs/datasets/shapes.ipynb #ada0000c
 class Canvas:
-    "A picture while it is drawn: image (3,size,size) float32, owner (size,size), and the objects so far in `things`."
+    "A picture in the making: image (3,size,size) float32, owner (size,size), and in `things` the objects so far."
 
     def __init__(self, stream: Stream, size: int, level: str):
         self.stream, self.size, self.rules = stream, size, LEVELS[level]
@@ -225,7 +225,7 @@ class Canvas:
 
 # %% ../../nbs/datasets/shapes.ipynb #ada0000e
 def place_object(canvas: Canvas, new: SimpleNamespace) -> bool:
-    "Give a proposed object its pixels, unless it overlaps or hides too much of the others. True when it was placed."
+    "Give a proposed object its pixels, unless it overlaps or hides the others too much. Returns whether it was placed."
     near = [thing for thing in canvas.things if box_overlap(thing.box, new.frame) > 0]
     if any(box_overlap(thing.box, new.frame) > 1 / 3 for thing in near): return False
     new.count, x0, y0, new.box = shape_coverage(new.kind, new.cx, new.cy, new.a, new.b, new.turn, canvas.size, canvas.scale)
@@ -240,7 +240,7 @@ def place_object(canvas: Canvas, new: SimpleNamespace) -> bool:
 
 # %% ../../nbs/datasets/shapes.ipynb #ada0000f
 def paint_object(canvas: Canvas, new: SimpleNamespace) -> None:
-    "Choose the colours of a placed object and paint it, edges mixed with what is below."
+    "Choose the colours of a placed object and paint it. Its edges mix with what lies below."
     stream, wild = canvas.stream, canvas.wild
     new.colour = pick_colour(stream, new.avoid, wild)
     second = pick_colour(stream, canvas.corners + [new.colour], wild) if wild else new.colour
@@ -251,7 +251,7 @@ def paint_object(canvas: Canvas, new: SimpleNamespace) -> None:
 def draw_shapes(stream: Stream, size: int, level: str) -> tuple:
     """One picture: image (3,size,size) uint8, list of labels, list of tight xyxy boxes in pixels.
 
-    A box is that of the whole object, parts hidden by later objects included. level: a key of LEVELS.
+    Each box is that of the whole object, including parts that later objects hide. level: a key of LEVELS.
     """
     canvas = Canvas(stream, size, level)
     wanted = 0 if stream.uniform() < 0.03 else stream.integer(1, canvas.rules["most"])
@@ -277,7 +277,7 @@ SPLITS = {"train": 6000, "val": 500, "test": 500}
 
 # %% ../../nbs/datasets/shapes.ipynb #ada00011
 def check_shapes_settings(split: str, level: str, size: int, n: int, seed: int) -> None:
-    "Raise a DataError that names the first setting that makes no sense."
+    "Raise a DataError that names the first impossible setting."
     if split not in SPLITS: raise DataError(f"shapes: unknown split {split!r}; use one of {', '.join(SPLITS)}")
     if level not in LEVELS: raise DataError(f"shapes: unknown level {level!r}; use one of {', '.join(LEVELS)}")
     if size < 32: raise DataError(f"shapes: size {size} is too small; use 32 pixels or more")
@@ -286,12 +286,12 @@ def check_shapes_settings(split: str, level: str, size: int, n: int, seed: int) 
 
 # %% ../../nbs/datasets/shapes.ipynb #4b1fd848
 def copy_target(target: dict) -> dict:
-    "A target whose tensors may be changed freely."
+    "A copy of a target, whose tensors may be changed freely."
     return {name: value.clone() if isinstance(value, Tensor) else value for name, value in target.items()}
 
 # %% ../../nbs/datasets/shapes.ipynb #ada00016
 class DrawnShapes(Dataset):
-    "Scenes by number: drawn when first asked for, and kept as bytes unless the whole set would take more than 2 GB."
+    "Scenes by number. Each is drawn when it is first asked for and kept as bytes, unless the whole set would take more than 2 GB."
 
     def __init__(self, split: str = "train", size: int = 64, n: int = None, seed: int = 0, level: str = "easy",
                  transforms=None):
@@ -305,7 +305,7 @@ class DrawnShapes(Dataset):
     def __len__(self) -> int: return self.n
 
     def _draw(self, i: int) -> tuple:
-        "Picture i as (bytes, target, xyxy pixel boxes), from memory or drawn."
+        "Picture i as (bytes, target, xyxy pixel boxes), from memory or drawn. Raises IndexError outside -n..n-1."
         if not -self.n <= i < self.n: raise IndexError(f"shapes: picture {i} of {self.n}")
         i = int(i) % self.n
         if i in self._drawn: return self._drawn[i]
@@ -321,8 +321,8 @@ class ShapesDataset(DrawnShapes):
     split: "train", "val" or "test", which share no picture; size: side in pixels, at least 32; n: pictures (default
     6000, 500, 500); level: "easy" (4 classes, 1-5 bright objects on dark) or "hard" (6 classes, 1-6 objects on any
     background, turned and textured); 3 % of the pictures hold no object. transforms: a function of (image, target).
-    Items: image (3,size,size) float 0..1, target. Pictures are drawn when first asked for and kept as bytes, unless the
-    whole set would take more than 2 GB.
+    Items: image (3,size,size) float in 0..1, target. A picture is drawn when it is first asked for and kept as bytes,
+    unless the whole set would take more than 2 GB.
     Raises DataError for an unknown split or level, a size or n too small, a negative seed.
     """
 
@@ -332,12 +332,12 @@ class ShapesDataset(DrawnShapes):
         return (image, target) if self.transforms is None else self.transforms(image, target)
 
     def get_target(self, i: int) -> dict:
-        "The truth about picture i for the evaluation: as the target, but boxes xyxy in pixels."
+        "The truth about picture i for the evaluation: the target, but with boxes xyxy in pixels."
         _, target, boxes = self._draw(i)
         return {**copy_target(target), "boxes": boxes.clone()}
 
     def sizes(self) -> list:
-        "(height, width) of every picture; nothing is drawn."
+        "(height, width) of each picture in pixels; nothing is drawn."
         return [(self.size, self.size)] * self.n
 
     def name(self, i: int) -> str: return f"shapes-{self.level}-{self.split}-{i:05d}"

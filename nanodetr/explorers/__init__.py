@@ -1,4 +1,4 @@
-"Figures with controls: one module an explorer, all on `core`. All public names of the modules below are found here too."
+"Figures with controls: one module per explorer, all built on `core`. All public names of the modules below are found here too."
 from .core import *
 from .boxes import *
 from .positions import *

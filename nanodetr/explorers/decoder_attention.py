@@ -27,7 +27,7 @@ def queries_on_the_same(boxes, query, left_out=None) -> list:
 
 # %% ../../nbs/explorers/decoder_attention.ipynb #6b559477
 class DecoderAttentionPicture:
-    "What one query looks at, for as many layers, heads and queries; `show` changes what is in it."
+    "What one query looks at. It is built once for the given numbers of layers, heads and queries; `show` changes its contents."
     most = 14  # bars
 
     def __init__(self, layers, heads, queries, shape=1.0, width=9.4, scene=3.1):
@@ -45,11 +45,11 @@ class DecoderAttentionPicture:
 
     def show(self, image, cross, self_weights, shape, boxes, scores, labels, query, layer=2, classes=None, left_out=None,
              smooth=True) -> Sheet:
-        """Draw one query; returns the figure.
+        """Draw one query. Returns the figure.
 
         image (3,H,W) in 0..1; cross (layers,heads,Q,hw); self_weights (layers,heads,Q,Q); shape (h,w); boxes (layers,Q,4)
-        xyxy pixels; scores, labels (layers,Q): the best class after every layer, no-object left out; layer: 1, 2, ...;
-        left_out: a query that was not asked, not drawn.
+        xyxy pixels; scores, labels (layers,Q): the best class after each layer, without no-object; layer: 1, 2, ...;
+        left_out: a query that was not asked and is not drawn.
         """
         (h, w), (_, H, W) = shape, image.shape
         cross, self_weights, boxes, scores = (to_numpy(x) for x in (cross, self_weights, boxes, scores))
@@ -69,7 +69,7 @@ class DecoderAttentionPicture:
         return self.figure
 
     def _show_boxes(self, weights, boxes, scores, query, same, left_out) -> None:
-        "Boxes of the queries: the picked one, those on the same object, those that found another; thick: attended to."
+        "The boxes of the queries: the picked one, those on the same object, and those on another. Thick boxes are attended to."
         role = lambda q: 0 if q == query else 1 if q in same else 2
         seen = [q for q in range(len(boxes)) if q != left_out and (role(q) < 2 or scores[q] > 0.5 or weights[q] > 0.05)]
         for q in seen:
@@ -80,7 +80,7 @@ class DecoderAttentionPicture:
         self.scene.labels(labels, boxes, 6.8)
 
     def _show_bars(self, weights, scores, query, same, left_out) -> None:
-        "Self-attention (heads,Q) of the picked query, the heads on top of one another, and every query's score."
+        "The self-attention (heads,Q) of the picked query as bars, with the heads stacked, and the score of each query."
         stage, total, size = self.bars, weights.mean(0), 6.4 if self.count <= 12 else 5.6
         keep = [q for q in np.argsort(-total, kind="stable") if q not in (query, left_out)][:self.count - 1]
         self.listed = sorted([query, *map(int, keep)])
@@ -102,7 +102,7 @@ class DecoderAttentionPicture:
 
 # %% ../../nbs/explorers/decoder_attention.ipynb #0bebb0cb
 class DecoderScene:
-    "One image as the decoder sees it, all queries asked or all but one."
+    "One image as the decoder sees it, with all queries asked, or with all but one."
 
     def __init__(self, model, image):
         self.model, self.image, self.passes = model, model.resize(image).cpu(), {}
@@ -110,7 +110,7 @@ class DecoderScene:
     def asked(self, left_out=None) -> dict:
         """cross (layers,heads,Q,hw), self (layers,heads,Q,Q), boxes (layers,Q,4), scores and labels (layers,Q), shape.
 
-        The rows and columns of a query that was left out are 0.
+        The rows and columns of the query that is left out are 0.
         """
         if left_out not in self.passes: self.passes[left_out] = self.run(left_out)
         return self.passes[left_out]
@@ -133,8 +133,8 @@ def with_gap(x, dim, at) -> torch.Tensor:
 
 # %% ../../nbs/explorers/decoder_attention.ipynb #8485040f
 def decoder_words(whole, said, query, layer, names, left_out) -> str:
-    "What the picture shows, in words; whole: with all queries asked, said: as drawn (see `DecoderScene.asked`)."
-    if query == left_out: return f"q{query} is left out: pick another query, or leave out nobody."
+    "What the picture shows, in words. whole: the answers with all queries asked; said: those drawn (see `DecoderScene.asked`)."
+    if query == left_out: return f"q{query} is left out: pick another query, or leave out none."
     scores, words = said["scores"], [names[int(label)] for label in said["labels"][:, query]]
     verdict = f"{'an' if words[-1][0] in 'aeiou' else 'a'} {words[-1]}" if scores[-1, query] > 0.5 else "no object"
     first, last = (f"{words[i]} with {scores[i, query]:.2f} after layer {i % len(scores) + 1}" for i in (0, -1))
@@ -145,7 +145,7 @@ def decoder_words(whole, said, query, layer, names, left_out) -> str:
 
 
 def rivals_words(said, query, layer) -> str:
-    "Which queries are on the same box, how much of the query's self-attention they get, and who wins."
+    "Which queries are on the same box, how much of the query's self-attention they get, and which of them wins."
     same, final = queries_on_the_same(said["boxes"][layer - 1].numpy(), query), said["scores"][-1]
     if not same: return "No other query is on the same box."
     share = said["self"][layer - 1, :, query][:, same].sum(-1).mean()
@@ -153,21 +153,21 @@ def rivals_words(said, query, layer) -> str:
     text = f"On the same box: {join_words(some)}, with {share:.0%} of its self-attention in layer {layer}."
     sure = [q for q in (query, *same) if final[q] > 0.5]
     if not sure: return text + " None of them is sure."
-    if sure == [query]: return text + " It wins: nobody else reports the object."
+    if sure == [query]: return text + " It wins: no other query reports the object."
     if sure[0] == query: return text + f" It reports an object, and not alone: {join_words([f'q{q}' for q in sure[1:]])} too."
     best = max(sure, key=lambda q: final[q])
     return text + f" It leaves the object to q{best} ({final[best]:.2f}). Leave out q{best}, and see."
 
 
 def heirs_words(before, after, left_out) -> str:
-    "Which queries report an object only when `left_out` is not asked; before, after (Q,): final scores."
+    "Which queries report an object only if `left_out` is not asked. before, after (Q,): the final scores."
     rose = [q for q in range(len(after)) if q != left_out and after[q] > 0.5 > before[q]]
     rose = [f"q{q} rises from {before[q]:.2f} to {after[q]:.2f}" for q in rose]
-    return f"Without q{left_out}, " + (join_words(rose) if rose else "nobody new comes forward") + "."
+    return f"Without q{left_out}, " + (join_words(rose) if rose else "no other query reports an object") + "."
 
 # %% ../../nbs/explorers/decoder_attention.ipynb #b3febc33
 def explore_decoder_attention(model, images, classes=None) -> Explorer:
-    """Pick a query: its box, class and score after every layer, where it looks, and which other queries it listens to.
+    """Pick a query, and see its box, class and score after each layer, where it looks, and which other queries it listens to.
 
     model: a DETR; images: list of (3,H,W) in 0..1; classes: names, the model's own by default.
     """
@@ -187,7 +187,7 @@ def explore_decoder_attention(model, images, classes=None) -> Explorer:
     explorer = Explorer(draw, {
         "image": slider("image", 0, len(images) - 1, 0, width="220px"), "query": slider("query", 0, queries - 1, best),
         "layer": slider("layer", 1, layers, min(2, layers), width="180px"),
-        "leave_out": choice("leave out", [("nobody", -1), *((f"q{q}", q) for q in range(queries))], width="150px"),
+        "leave_out": choice("leave out", [("none", -1), *((f"q{q}", q) for q in range(queries))], width="150px"),
         "smooth": switch("smooth", True, "100px")})
     explorer.view = picture
     return explorer

@@ -23,10 +23,10 @@ from ..plots.style import INK, LINE, MUTED, class_colour
 
 # %% ../../nbs/explorers/detections.ipynb #a72ef9bb
 class DetectionsPicture:
-    """An image with the boxes that reach a threshold, beside it the queries' scores; `show` moves the threshold.
+    """An image with the boxes that reach a threshold, and beside it the scores of the queries. `show` moves the threshold.
 
-    image (3,H,W) in 0..1; scores (Q,), labels (Q,), boxes (Q,4) xyxy pixels: every answer, in the queries' order;
-    most: the most scores listed. .figure, .above: the queries drawn, best first; .names: every query's class.
+    image (3,H,W) in 0..1; scores (Q,), labels (Q,), boxes (Q,4) xyxy pixels: all answers, in the order of the queries;
+    most: how many scores are listed at most. Afterwards .figure; .above: the queries drawn, best first; .names: their classes.
     """
 
     def __init__(self, image, scores, labels, boxes, classes=None, most: int = 20, title=""):
@@ -43,7 +43,7 @@ class DetectionsPicture:
         self.right.ax.set(xlim=(0, 1.16), ylim=(max(len(self.listed), 4) - 0.5, -0.5), xticks=[0, 0.5, 1], yticks=[], xlabel="score")
 
     def show(self, threshold: float) -> Sheet:
-        "Draw what scores `threshold` or more."
+        "Draw the boxes that score `threshold` or more. Returns the figure."
         self.above, left, colour = self.order[self.scores[self.order] >= threshold], self.left, lambda q: class_colour(self.labels[q])
         left.clear()
         left.picture(self.image, *self.image.shape[:2], interpolation="nearest" if self.image.shape[1] < 100 else "antialiased")
@@ -66,13 +66,13 @@ class DetectionsPicture:
 
 # %% ../../nbs/explorers/detections.ipynb #a68ab32c
 def uploaded_files(value) -> list:
-    "[(name, bytes), ...] from a FileUpload's value: in ipywidgets 7 {name: {content}}, in 8 ({name, content}, ...)."
+    "[(name, bytes), ...] from the value of a FileUpload: {name: {content}} in ipywidgets 7, ({name, content}, ...) in 8."
     files = [{"name": name, **file} for name, file in value.items()] if isinstance(value, dict) else value
     return [(file["name"], bytes(file["content"])) for file in files]
 
 # %% ../../nbs/explorers/detections.ipynb #cb80d191
 def open_picture(name: str, content: bytes = None):
-    "(3,H,W) in 0..1 from a path, or from a file's bytes; NanodetrError of one line that names it when that is no picture."
+    "(3,H,W) in 0..1 from a path, or from the bytes of a file. If it is no picture: a NanodetrError of one line that names it."
     try: return read_image(Path(name).expanduser() if content is None else BytesIO(content))
     except DataError as error:
         raise NanodetrError(f"{name}: {error.what}: give the path of a PNG or JPEG file, or upload one") from None
@@ -80,13 +80,13 @@ def open_picture(name: str, content: bytes = None):
 # %% ../../nbs/explorers/detections.ipynb #76793354
 @torch.no_grad()
 def every_answer(model, image) -> dict:
-    "What each query of a model in eval mode says of an image (3,H,W): scores (Q,), labels (Q,), boxes (Q,4) xyxy pixels."
+    "What each query of a model in eval mode says about an image (3,H,W): scores (Q,) in 0..1, labels (Q,), boxes (Q,4) xyxy pixels."
     image = check_image(image, "picture")
     return postprocess(model(model.resize(image.to(model.mean))[None]), torch.tensor([image.shape[-2:]]))[0]
 
 # %% ../../nbs/explorers/detections.ipynb #3d373877
 def _shown_size(image, limit: int = 560):
-    "The picture (3,H,W) as small as a screen needs it, and by how much it shrank."
+    "A picture (3,H,W), shrunk to at most `limit` pixels for the screen, and the factor by which it shrank."
     scale = min(1.0, limit / max(image.shape[-2:]))
     if scale == 1: return image, 1.0
     size = [max(1, round(side * scale)) for side in image.shape[-2:]]
@@ -101,7 +101,7 @@ def _count_words(names) -> str:
 
 # %% ../../nbs/explorers/detections.ipynb #7ef3ac52
 def _threshold_words(view, threshold: float) -> str:
-    "What the threshold lets through, and what it costs to move it."
+    "What the threshold lets through, and which scores lie just above and just below it, in words."
     count, rest = len(view.above), view.order[len(view.above):]
     text = f"{count} of {len(view.scores)} queries score {threshold:.2f} or more"
     text += f": {_count_words(view.names[q] for q in view.above)}." if count else ": nothing is drawn."
@@ -111,7 +111,7 @@ def _threshold_words(view, threshold: float) -> str:
 
 # %% ../../nbs/explorers/detections.ipynb #3c2e39cc
 def explore_detections(model, images, classes=None, threshold: float = 0.5) -> Explorer:
-    """Detections on the given pictures, or on one's own: what does the threshold let through?
+    """Detections on the given pictures, or on your own: what does the threshold let through?
 
     model: a `DETR` in eval mode; images: list of (3,H,W) in 0..1; classes: names (default: the model's).
     Besides .controls (image, threshold), the explorer has .upload and .path, which add a picture and choose it.

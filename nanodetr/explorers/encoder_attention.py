@@ -21,9 +21,9 @@ from ..plots.style import HEAT, INK, MUTED
 # %% ../../nbs/explorers/encoder_attention.ipynb #04f59562
 @torch.no_grad()
 def run_with_attention(model, image, mask=None, left_out=None):
-    """One image (3,H,W) through a DETR, as in use, with all attention weights: a DETROutput.
+    """The DETROutput of one image (3,H,W), with all attention weights. The image passes through the model as in `detect`.
 
-    mask (H,W) bool, True = padding; left_out: a query that is not asked (the others keep their order).
+    mask (H,W) bool, True = padding; left_out: a query that is not asked; the others keep their order.
     """
     weight, training = model.query_embed.weight, model.training
     asked = [q for q in range(len(weight)) if q != left_out]
@@ -45,7 +45,7 @@ def stack_attention(output, name) -> torch.Tensor:
 
 
 def class_names(model, classes=None) -> list:
-    "Class names: those given, else the model's own, else numbers."
+    "The class names: those given, or else the model's own, or else numbers."
     return list(classes or model.config.classes or map(str, range(model.config.num_classes)))
 
 # %% ../../nbs/explorers/encoder_attention.ipynb #a51472c4
@@ -55,7 +55,7 @@ CELL = "#7CE0FF"
 
 
 def dimmed(image) -> np.ndarray:
-    "An image (3,H,W) as a dark, nearly grey ground for heat: (H,W,3) in 0..1, at most about 160 pixels wide."
+    "An image (3,H,W) as a dark, nearly grey background for heat: (h,w,3) in 0..1, at most about 160 pixels wide."
     picture = to_picture(image)
     step = max(1, round(max(picture.shape[:2]) / 160))
     picture = picture[::step, ::step]
@@ -63,9 +63,9 @@ def dimmed(image) -> np.ndarray:
 
 # %% ../../nbs/explorers/encoder_attention.ipynb #607df4d8
 class MapGrid:
-    """Attention maps on a Sheet, layers down and heads across, shown with `show` as often as one likes.
+    """Attention maps on a Sheet, with layers down and heads across. `show` draws them, as often as you like.
 
-    x, y, width: where on the sheet, in inches from its upper left corner; shape: the image's height / width.
+    x, y, width: the place on the sheet, in inches from its upper left corner; shape: the image's height / width.
     Afterwards `.stages[layer][head]` is the panel of a map, `.drawn(layer, head)` its weights as drawn (h,w).
     """
     title, gap, margin = 0.2, 0.06, 0.62  # inches above a map, between two, and left of a row for its label
@@ -80,16 +80,16 @@ class MapGrid:
 
     @staticmethod
     def size(width, layers, heads, shape=1.0) -> float:
-        "How high a grid of this width is, in inches."
+        "The height of a grid of this width, in inches."
         return layers * (((width - MapGrid.margin) / heads - MapGrid.gap) * shape + MapGrid.title)
 
     def drawn(self, layer, head) -> np.ndarray: return self.stages[layer][head].shown("heat")[0].get_array()
 
     def show(self, image, weights, boxes, notes, rows, colour="white", smooth=True) -> None:
-        """Other maps: an array of weights (layers,heads,h,w) over image (3,H,W).
+        """Show new maps: weights (layers,heads,h,w) over an image (3,H,W).
 
         boxes (layers,4): an xyxy pixel box to outline in all maps of a row; notes: strings, `[layer][head]`;
-        rows: a list of lines for each layer; smooth: blend the cells into one another.
+        rows: one list of lines per layer; smooth: blend the cells into one another.
         """
         _, height, width = image.shape
         ground, size = dimmed(image), 7.6 if self.wide else 5.4
@@ -111,7 +111,7 @@ class MapGrid:
 
 # %% ../../nbs/explorers/encoder_attention.ipynb #a5435f7a
 class EncoderAttentionPicture:
-    "Where one cell looks in the encoder, for as many layers and heads; `show` changes what is in it."
+    "Where one cell looks in the encoder. It is built once for the given numbers of layers and heads; `show` changes its contents."
 
     def __init__(self, layers, heads, shape=1.0, width=9.4, scene=3.0):
         left, grid = scene + 0.1, width - scene - 0.1
@@ -124,7 +124,7 @@ class EncoderAttentionPicture:
 
     def show(self, image, weights, shape, cell, boxes=(), names=(), real=None, region=None, word="", smooth=True,
              title="Where it looks") -> Sheet:
-        """Draw the maps of one cell; returns the figure.
+        """Draw the maps of one cell. Returns the figure.
 
         image (3,H,W) in 0..1, padding included; weights (layers,heads,hw,hw); shape (h,w); cell (row,column);
         boxes (N,4) xyxy pixels and names: objects to outline; real: height and width of the image without its padding;
@@ -158,7 +158,7 @@ PADDING = ("none", "padded", "mask forgotten")
 
 
 def padded_canvas(image, by: float = 1.25) -> tuple:
-    "An image (3,H,W) in the upper left of a canvas `by` times as high and wide, zero elsewhere, and its (H,W) mask."
+    "An image (3,H,W) in the upper left of a canvas `by` times as high and wide, with zeros elsewhere; and the mask, True = padding."
     _, height, width = image.shape
     canvas = image.new_zeros(3, round(by * height), round(by * width))
     canvas[:, :height, :width] = image
@@ -190,7 +190,7 @@ class EncoderScene:
             self.padding[name] = ~cells_in((0, 0, *self.size[::-1]), (h, w), (H, W))
 
     def object_at(self, padding, row, col):
-        "The smallest object that the cell lies on: its number and its cells (h,w); if on none, None and those of all objects."
+        "The number and the cells (h,w) of the smallest object that the cell lies on. If it lies on none: None, and the cells of all objects."
         shape, canvas = self.shape[padding], self.canvas[padding]
         cells = [cells_in(box, shape, canvas.shape[1:]) for box in self.boxes]
         on = sorted((int(c.sum()), i) for i, c in enumerate(cells) if c[row, col])
@@ -199,7 +199,7 @@ class EncoderScene:
 
 # %% ../../nbs/explorers/encoder_attention.ipynb #53fb5b75
 def encoder_words(scene, padding, looks, number, region) -> str:
-    "What the picture shows, in words; looks (layers,heads,h,w): the cell's weights; region (h,w): what the notes are about."
+    "What the picture shows, in words. looks (layers,heads,h,w): the cell's weights; region (h,w): the cells that the notes are about."
     share, part = looks[..., region].sum(-1), region.float().mean()
     layer, head = divmod(int(share.argmax()), share.shape[1])
     most = f"layer {layer + 1}, head {head + 1}"
@@ -208,7 +208,7 @@ def encoder_words(scene, padding, looks, number, region) -> str:
                 f"Objects found with the mask: {scene.count['padded']}; without it: {scene.count[padding]}.")
     if number is not None:
         text = (f"The cell lies on the {scene.names[number]}, which covers {part:.0%} of the map. "
-                f"{most.capitalize()} keeps most to it: {share.max():.0%} of its weight.")
+                f"{most.capitalize()} puts most weight on it: {share.max():.0%}.")
     elif region.any():
         text = (f"The cell lies on no object. Objects cover {part:.0%} of the map and get {share.mean():.0%} of its weight; "
                 f"most in {most}: {share.max():.0%}.")
@@ -220,10 +220,10 @@ def encoder_words(scene, padding, looks, number, region) -> str:
 
 # %% ../../nbs/explorers/encoder_attention.ipynb #420e390b
 def explore_encoder_attention(model, images, classes=None, padded=True) -> Explorer:
-    """Pick a cell: where every head of every encoder layer looks from there, with and without padding.
+    """Pick a cell, and see where each head of each encoder layer looks from there, with and without padding.
 
     model: a DETR; images: list of (3,H,W) in 0..1; classes: names, the model's own by default;
-    padded=False: without the control that pads the image, and its forward passes.
+    padded=False leaves out the control that pads the image, and its forward passes.
     """
     names = class_names(model, classes)
     scenes = [EncoderScene(model, image, names, padded) for image in images]

@@ -29,7 +29,7 @@ from ..plots.style import COST, INK, LINE, LIT, MUTED, class_colour, text_colour
 
 # %% ../../nbs/explorers/matching.ipynb #64b8bd24
 def greedy_pairs(cost) -> list:
-    "Pairs (query, object) of a cost table (Q,N), the cheapest cell first, each crossing out its row and column."
+    "The greedy pairs (query, object) of a cost table (Q,N): take the cheapest cell, cross out its row and column, and repeat."
     left, pairs = np.array(cost, dtype=float), []
     for _ in range(min(left.shape)):
         i, j = (int(x) for x in np.unravel_index(left.argmin(), left.shape))
@@ -45,9 +45,9 @@ def forced_total(cost, query: int, obj: int) -> float:
 
 # %% ../../nbs/explorers/matching.ipynb #20ae70fc
 def _above_perfect(cost, pred_boxes, pred_probs, boxes, labels) -> dict:
-    """The parts (Q,T) of the cost, moved so that a perfect match (probability 1, GIoU 1) costs 0.
+    """The parts (Q,T) of the cost, shifted so that a perfect match (probability 1, GIoU 1) costs 0.
 
-    A part that is no plain multiple of probability or GIoU is moved so that its best pair costs 0.
+    A part that is no plain multiple of probability or GIoU is shifted so that its best pair costs 0.
     """
     shifted = {}
     for name, part in cost.items():
@@ -61,7 +61,7 @@ def _above_perfect(cost, pred_boxes, pred_probs, boxes, labels) -> dict:
 
 # %% ../../nbs/explorers/matching.ipynb #6d6e323e
 def _row_order(total, pairs, others, max_rows) -> list:
-    "Queries in the order of the objects they serve, then those of `others`, then the rest, cheapest first."
+    "The queries to list: in the order of the objects that they serve, then those of `others`, then the rest, cheapest first."
     served = [q for q, t in sorted(pairs, key=lambda pair: pair[1])]
     served += [q for q, t in sorted(others, key=lambda pair: pair[1]) if q not in served]
     rest = [q for q in np.argsort(total.min(axis=1), kind="stable").tolist() if q not in served]
@@ -69,7 +69,7 @@ def _row_order(total, pairs, others, max_rows) -> list:
 
 # %% ../../nbs/explorers/matching.ipynb #313960f7
 class _Match:
-    "Everything that the panels of the matching share; `selected` is (query or None, target or None)."
+    "Everything that the panels of the matching share. `selected` is (query or None, target or None)."
 
     def __init__(self, pred_boxes, pred_probs, boxes, labels, cost, pairs, classes, greedy, selected, max_rows, show):
         self.pred_boxes, self.boxes = to_numpy(pred_boxes).reshape(-1, 4), to_numpy(boxes).reshape(-1, 4)
@@ -94,13 +94,13 @@ class _Match:
         if self.query not in (None, *self.rows): self.rows[-1] = self.query
 
     def amount(self, name: str, part=None) -> float:
-        "What all pairs of one way cost together, or one part of it."
+        "The total cost of all pairs of one way, or one part of that total."
         table = self.total if part is None else self.raw[part]
         return sum(table[q, t] for q, t in self.found[name])
 
 # %% ../../nbs/explorers/matching.ipynb #98c7f649
 def _matching_scene(stage, m):
-    "Objects, the queries that answer for them, and the rest; only what is selected in full when there is something."
+    "Draw the objects, their queries and the other queries. If something is selected, only that is drawn in full."
     calm, offset, labels, late = (m.query, m.target) == (None, None), len(m.boxes), [], []
     wanted_t = lambda t: calm or t == m.target or (m.target is None and t == m.owner.get(m.query))
     wanted_q = lambda q: calm or q == m.query or (q == m.winner and q is not None)
@@ -127,12 +127,12 @@ def _matching_scene(stage, m):
 
 # %% ../../nbs/explorers/matching.ipynb #fc0619dd
 def _short(value) -> str:
-    "One decimal, and no minus before 0.0."
+    "A number with one decimal, and without a minus before 0.0."
     return f"{round(float(value), 1) + 0.0:.1f}"
 
 
 def _cell(stage, m, q, t, width, colour=None, style="-"):
-    "Frame the cell of one pair in the colour of its object."
+    "Draw a frame around the cell of one pair, in the colour of its object."
     i = m.rows.index(q)
     effects = [withStroke(linewidth=width + 1.8, foreground="white")]
     stage.box((t - 0.46, i - 0.44, t + 0.46, i + 0.44), edgecolor=colour or m.colours[t], linewidth=width,
@@ -140,7 +140,7 @@ def _cell(stage, m, q, t, width, colour=None, style="-"):
 
 # %% ../../nbs/explorers/matching.ipynb #f67cf664
 def _matching_heads(stage, m):
-    "Names of the columns (letter and class) and of the rows (the queries' numbers)."
+    "Write the names of the columns (letter and class) and of the rows (the numbers of the queries)."
     room = stage.ax.bbox.width / max(len(m.words), 1) / 5  # letters
     for t, (letter, word, colour) in enumerate(zip(m.letters, m.words, m.colours)):
         stage.line([t], [-1.0], "badge", marker="o", markersize=15, color=colour, markeredgewidth=0, clip_on=False,
@@ -157,7 +157,7 @@ def _matching_heads(stage, m):
 
 # %% ../../nbs/explorers/matching.ipynb #6575d8ea
 def _matching_matrix(stage, m):
-    "The cost of every pair of the listed queries and the objects, and the bill below."
+    "Draw the cost of each pair of a listed query and an object, and the bill below."
     table, size, (n, width) = m.total[m.rows], 7.6 if len(m.boxes) < 8 else 6.4, (len(m.rows), len(m.boxes))
     shown = stage.picture(table, n, width, "heat", "auto", cmap=COST, clim=(table.min(), max(table.max(), table.min() + 1e-6)),
                           extent=(-0.5, width - 0.5, n - 0.5, -0.5))
@@ -185,7 +185,7 @@ SHADES = (0.95, 0.6, 0.3)
 
 
 def _bar_note(m, q, t, cut) -> str:
-    "What stands beside the bar of query q, which is drawn for target t."
+    "The words beside the bar of query q, which is drawn for target t."
     if m.target is not None:
         return "has it" if q == m.winner else f"serves {m.letters[m.owner[q]]}" if q in m.owner else "free"
     note = f"{'>  ' if cut else ''}{m.letters[t]}  {m.distance[q, t]:.2f}"
@@ -196,7 +196,7 @@ def _bar_note(m, q, t, cut) -> str:
 
 
 def _matching_bars(stage, m):
-    "Beside each row, the cost above a perfect match, part by part; beside the bill, the totals."
+    "Draw the cost above a perfect match, part by part, beside each row, and the totals beside the bill."
     meant = {q: m.owner.get(q, m.tempted.get(q, int(m.total[q].argmin()))) for q in m.rows}
     if m.target is not None: meant = {q: m.target for q in m.rows}
     strong = set(m.owner) if m.target is None else {m.winner, m.query}
@@ -226,7 +226,7 @@ def _matching_bars(stage, m):
 
 # %% ../../nbs/explorers/matching.ipynb #8c8550a8
 def _matching_table(stage, m):
-    "Names of the parts, and two lines of numbers that add up; panel coordinates 0..1 from left, lines 0, 1, 2 down."
+    "Write the names of the parts, and two lines of numbers that add up. x is in 0..1 from the left, y counts the lines 0, 1, 2 down."
     asked = m.query is not None and m.target is not None
     if asked:
         rows = [(f"q{m.query} for", m.query)] + [(f"q{m.winner} has", m.winner)] * (m.winner not in (None, m.query))
@@ -257,7 +257,7 @@ def _matching_sentence(m) -> str:
 
 # %% ../../nbs/explorers/matching.ipynb #f789a886
 class MatchingPicture:
-    "Which query answers for which object; `show` draws it again and again. rows: how many queries it lists."
+    "Which query answers for which object. `show` draws it, as often as you like. rows: how many queries it lists."
 
     def __init__(self, rows: int, words: bool = True):
         self.rows, self.words, self.body = rows, words, max(3.0, 0.27 * rows)  # inches
@@ -283,7 +283,7 @@ class MatchingPicture:
 
     def show(self, image, pred_boxes, pred_probs, boxes, labels, cost, pairs, classes=None, greedy=None,
              selected=None, title=None, way="Hungarian") -> Sheet:
-        "Draw a match: the arguments of `plot_matching`, whose `show` is called `way` here. Returns the figure."
+        "Draw a matching. The arguments are those of `plot_matching`, but its `show` is called `way` here. Returns the figure."
         m = self.match = _Match(pred_boxes, pred_probs, boxes, labels, cost, pairs, classes, greedy, selected, self.rows, way)
         picture = to_picture(image)
         for stage in (self.scene, self.matrix, self.bars, self.table, self.legend): stage.clear()
@@ -302,7 +302,7 @@ class MatchingPicture:
         return self.figure
 
     def framed(self, dashed: bool = False) -> set:
-        "The pairs (query, target) whose cells are framed in the drawing: those shown, or the dashed ones of the other way."
+        "The pairs (query, target) with a frame in the drawing: those of the way shown or, if `dashed`, those of the other way."
         frames = [patch for patch in self.matrix.shown("frame") if to_rgb(patch.get_edgecolor()) != to_rgb(INK)]
         frames = [patch for patch in frames if (patch.get_linestyle() not in ("-", "solid")) == dashed]
         return {(self.match.rows[round(patch.get_y() + 0.44)], round(patch.get_x() + 0.46)) for patch in frames}
@@ -314,8 +314,8 @@ def plot_matching(image, pred_boxes, pred_probs, boxes, labels, cost, pairs, cla
 
     image (3,H,W) in 0..1; pred_boxes (Q,4), boxes (T,4) xyxy pixels; pred_probs (Q,C+1), no-object last, or scores
     (Q,); labels (T,); cost: its weighted parts {"class": (Q,T), "L1": (Q,T), "GIoU": (Q,T)}; pairs, greedy_pairs:
-    [(query, target), ...]; selected: one (query, target) to explain instead; max_rows: the most queries listed;
-    show: whose pairs are drawn, "Hungarian" (`pairs`) or "greedy".
+    [(query, target), ...]; selected: one (query, target) to explain instead; max_rows: how many queries are listed at most;
+    show: the way whose pairs are drawn, "Hungarian" (`pairs`) or "greedy".
     """
     if len(boxes) == 0:
         names, grey = [f"q{q}" for q in range(len(pred_boxes))], ["#4B5565"] * len(pred_boxes)
@@ -327,9 +327,9 @@ def plot_matching(image, pred_boxes, pred_probs, boxes, labels, cost, pairs, cla
 
 # %% ../../nbs/explorers/matching.ipynb #179e402c
 def load_snapshots(name: str = "nano-shapes") -> list:
-    """[(epoch, DETR in eval mode), ...] of a model that comes with the library, epoch 0 (untrained) first, the final one last.
+    """[(epoch, DETR in eval mode), ...] of a model that comes with the library, from epoch 0 (untrained) to the final one.
 
-    NanodetrError for a name that does not exist, or a model without snapshots.
+    Raises NanodetrError for an unknown name, and for a model without snapshots.
     """
     models = shipped_models()
     if name not in models: raise NanodetrError(f"no trained model {name!r} comes with the library: choose one of {', '.join(models)}")
@@ -358,28 +358,28 @@ def all_layers(model, images, batch_size: int = 50) -> DETROutput:
 
 # %% ../../nbs/explorers/matching.ipynb #668a1db1
 def _named(pairs, cost) -> str:
-    "Pairs with their prices, in the order of the objects."
+    "The pairs with their costs, in the order of the objects, in words."
     pairs = sorted(pairs, key=lambda pair: pair[1])
     *most, last = [f"{chr(65 + t)} to q{q} ({round(float(cost[q, t]), 1) + 0.0:.1f})" for q, t in pairs]
     return f"{', '.join(most)} and {last}" if most else last
 
 
 def _rivals(cost) -> str:
-    "Objects that like the same query best, or nothing."
+    "The objects for which the same query is the cheapest, in words, or ''."
     best = cost.argmin(0).tolist()
     shared = [[chr(65 + t) for t, q in enumerate(best) if q == want] for want in dict.fromkeys(best)]
     return next((f"{', '.join(some[:-1])} and {some[-1]}" for some in shared if len(some) > 1), "")
 
 
 def _matching_words(cost, best, greedy) -> str:
-    "The two assignments compared."
+    "How the two assignments differ, in words."
     if abs(cost).max() < 1e-9:
         return "All weights are 0: every pair costs the same, and any assignment is as good as any other."
     more = sum(cost[pair] for pair in greedy) - sum(cost[pair] for pair in best)
     rivals = _rivals(cost)
     if set(greedy) == set(best):
         why = "every object has a favourite of its own"
-        if rivals: why = f"{rivals} have the same favourite, but who loses it has another query that is good enough"
+        if rivals: why = f"{rivals} have the same favourite, but the one that does not get it has another query that is good enough"
         return f"Greedy and Hungarian find the same pairs: {why}."
     theirs, ours = [p for p in greedy if p not in best], [p for p in best if p not in greedy]
     if more < 5e-3: return "Greedy finds other pairs with the same total."
@@ -389,7 +389,7 @@ def _matching_words(cost, best, greedy) -> str:
 
 
 def _pair_words(cost, parts, q, t, pairs, greedy, best) -> str:
-    "Why query q has object t, or has not."
+    "Why query q has object t, or does not have it, in words."
     name, total = chr(65 + t), sum(cost[pair] for pair in best)
     sums = ", ".join(f"{word} {part[q, t]:.2f}" for word, part in parts.items())
     text = f"q{q} for {name} costs {cost[q, t]:.2f} ({sums}). "
@@ -409,7 +409,7 @@ def _pair_words(cost, parts, q, t, pairs, greedy, best) -> str:
 
 
 def _half_pair_words(cost, q, t, pairs, empty) -> str:
-    "One query, or one object, asked about alone."
+    "What one query, or one object, would like best, in words."
     owner = dict(pairs)
     if t is not None:
         best, winner = int(cost[:, t].argmin()), next(a for a, b in pairs if b == t)
@@ -420,20 +420,20 @@ def _half_pair_words(cost, q, t, pairs, empty) -> str:
     best = int(cost[q].argmin())
     text = f"q{q} is cheapest for {chr(65 + best)} ({cost[q, best]:.2f}) and "
     if q in owner: return text + f"answers for {chr(65 + owner[q])}."
-    return text + f"answers for no object: it shall learn to say so (no object: {empty[q]:.2f} now)."
+    return text + f"answers for no object: it has to learn to say so (no object: {empty[q]:.2f} now)."
 
 # %% ../../nbs/explorers/matching.ipynb #ecc0e825
 def explore_matching(model, images, targets, classes=None) -> Explorer:
-    """Which query answers for which object, and why: weights of the cost, greedy against Hungarian, any pair's three numbers.
+    """See which query answers for which object, and why. You can change the weights, the way, and the pair whose numbers you see.
 
     model: a DETR, or a list of (epoch, DETR) as from `load_snapshots`; images: list of (3,H,W); targets: their dicts with
     "labels" (N,) and "boxes" (N,4) cxcywh in 0..1 (images without objects are left out); classes: names.
     Controls: image, stage (of a list), layer, way ("Hungarian", "greedy"), class_, l1, giou, query and object (a number, or
-    "-" for none). `.view` is the MatchingPicture.
+    "-" for none). `.view` is the MatchingPicture. Raises NanodetrError if no image has an object.
     """
     stages = model if isinstance(model, list) else [("", model)]
     scenes = [(image, target) for image, target in zip(images, targets) if len(target["labels"])]
-    if not scenes: raise NanodetrError("none of these images has an object: there is nothing to match; give others")
+    if not scenes: raise NanodetrError("none of these images has an object: there is nothing to match, so give others")
     said = []  # stage, layer -> logits (B,Q,C+1), boxes (B,Q,4)
     for _, network in stages:
         output = all_layers(network, [image for image, _ in scenes])

@@ -18,10 +18,10 @@ from ..position import sinusoidal_pos_encode_2d
 
 # %% ../../nbs/explorers/positions.ipynb #e1f1c7c6
 class NeighboursPicture:
-    """How alike the position code of every cell is to that of one, along its row and column too, and one channel.
+    """How similar the position code of each cell is to that of one cell, also along its row and column; and one channel.
 
     show(pos (h,w,d), cell (row, col), channel). Afterwards .alike (h,w) holds the cosines, .drawn the two maps as drawn,
-    .lines the cuts by "row" and "column".
+    and .lines the cuts by "row" and "column".
     """
 
     def __init__(self):
@@ -40,7 +40,7 @@ class NeighboursPicture:
         return stage.picture(data, *data.shape, cmap=colours, clim=(low, 1))
 
     def show(self, pos, cell, channel=0) -> Sheet:
-        "Draw for codes pos (h,w,d), y half first, and a cell (row, col); returns the figure."
+        "Draw codes pos (h,w,d), y half first, for a cell (row, col). Returns the figure."
         pos, (i, j) = to_numpy(pos), cell
         (h, w, d), length = pos.shape, np.linalg.norm(pos, axis=-1)
         self.alike = pos @ pos[i, j] / np.maximum(length * length[i, j], 1e-12)
@@ -85,7 +85,7 @@ def _neighbour_words(pos, alike, cell) -> str:
 
 # %% ../../nbs/explorers/positions.ipynb #e17ca6f5
 def explore_positions(dim: int = 64) -> Explorer:
-    "Pick a cell of a feature map: how alike the codes (dim channels) of all others are, and one channel as a map."
+    "Pick a cell of a feature map, and see how similar the codes (dim channels) of all other cells are, and one channel as a map."
     view = NeighboursPicture()
     controls = {"size": choice("map", list(MAP_SIZES), width="130px"), "row": slider("row", 0, 7, 2, width="210px"),
                 "column": slider("column", 0, 7, 5, width="210px"), "normalize": switch("normalised", True, "110px"),

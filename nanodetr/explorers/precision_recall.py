@@ -22,11 +22,11 @@ RIGHT, WRONG = PALETTE[2], PALETTE[1]
 
 
 class WorkingPointPicture:
-    """Right and wrong detections of one class on a few images, and the place on its precision-recall curve.
+    """Right and wrong detections of one class on a few images, and the place of the threshold on the precision-recall curve.
 
-    The curve is dark as far as the threshold, and the area under its envelope shaded.
+    The curve is dark up to the threshold, and the area under its envelope is shaded.
     show(scenes, curve, kept, ap, note): scenes: up to six dicts image (3,H,W), boxes (n,4) xyxy pixels, right (n,)
-    bool, words (n strings, the first first, written where there is room), missed (m,4); curve: (recall, precision) by
+    bool, words (n strings, written where there is room, the first one first), missed (m,4); curve: (recall, precision) by
     falling score; kept: how many of its detections reach the threshold; note: lines to write beside the curve.
     """
 
@@ -42,7 +42,7 @@ class WorkingPointPicture:
     def outlines(self) -> list: return self.scene.kept.get("frame", [])
 
     def show(self, scenes, curve, kept, ap, note="") -> Sheet:
-        "Draw; returns the figure."
+        "Draw the picture. Returns the figure."
         images = [to_picture(scene["image"]) for scene in scenes]
         self.scene.clear()
         for text, colour, x in (("right", RIGHT, 0), ("wrong", WRONG, 0.1), ("dashed: missed", MUTED, 0.22)):
@@ -52,7 +52,7 @@ class WorkingPointPicture:
         return self.figure
 
     def _show_images(self, images) -> list:
-        "All images in one, side by side in the grid; returns their corners [(left, top), ...]."
+        "Draw all images as one, side by side in a grid. Returns their corners [(left, top), ...]."
         height, width = (max((image.shape[k] for image in images), default=64) for k in (0, 1))
         gap, (rows, cols) = max(width // 24, 1), self.grid
         joint = np.ones((rows * (height + gap) - gap, cols * (width + gap) - gap, 3)) * to_rgb(PAPER)
@@ -63,7 +63,7 @@ class WorkingPointPicture:
         return corners
 
     def _show_scenes(self, scenes, corners, sizes) -> None:
-        "Boxes and scores of all images, whose corners (left, top) lie in the joint picture."
+        "Draw the boxes and scores of all images, which lie at the corners (left, top) of the joint picture."
         written = []
         for scene, (left, top), (height, width) in zip(scenes, corners, sizes):
             inside = lambda boxes: [to_numpy(box).clip(0, [width, height] * 2) + [left, top] * 2 for box in boxes]
@@ -95,7 +95,7 @@ class WorkingPointPicture:
 
 # %% ../../nbs/explorers/precision_recall.ipynb #b268ff10
 def _telling_images(detections, targets, label: int, count: int, threshold: float = 0.3, iou: float = 0.6) -> list:
-    "Indices of the `count` images with most mistakes about one class among detections of at least this score."
+    "The indices of the `count` images with the most mistakes about one class, among detections of at least this score."
     def mistakes(detection, target):
         kinds, missed = detection_kinds(detection, target, threshold, iou)
         mine = [kind for kind, k in zip(kinds, detection["labels"].tolist()) if k == label]
@@ -106,7 +106,7 @@ def _telling_images(detections, targets, label: int, count: int, threshold: floa
 
 
 def _judged_scene(image, detection, target, label: int, threshold: float, iou: float) -> dict:
-    "What one image shows about one class: boxes above the threshold, which are right, and the objects missed."
+    "One image and one class: the boxes that reach the threshold, which of them are right, and the missed objects."
     kinds, missed = detection_kinds(detection, target, threshold, iou)
     order = detection["scores"].argsort(descending=True, stable=True).tolist()
     mine = [d for d in order if kinds[d] not in ("dropped", "ignored") and detection["labels"][d] == label]
@@ -116,15 +116,15 @@ def _judged_scene(image, detection, target, label: int, threshold: float, iou: f
 
 # %% ../../nbs/explorers/precision_recall.ipynb #83f257fe
 def explore_precision_recall(detections, targets, images, classes, label: int = 0, threshold: float = 0.5) -> Explorer:
-    """Move a score threshold and an IoU: which detections are right, the place on the curve, AP as the area under it.
+    """Move a score threshold and an IoU, and see which detections are right, the place on the curve, and AP as the area under it.
 
     detections, targets: as for `evaluate_detections`, boxes xyxy pixels; images: as many (3,H,W) in 0..1; classes:
-    names; label, threshold: where to begin. NanodetrError when no image holds an object.
+    names; label, threshold: where to begin. Raises NanodetrError if no image holds an object.
     """
     ious = [round(0.5 + 0.05 * k, 2) for k in range(10)]
     curves = {iou: precision_recall(detections, targets, iou, classes=classes) for iou in ious}
     options = [(name, k) for k, name in enumerate(classes) if name in curves[0.5]]
-    if not options: raise NanodetrError("no image holds an object: there is no recall to explore, pass other targets")
+    if not options: raise NanodetrError("no image holds an object: there is no recall to explore, so pass other targets")
     view = WorkingPointPicture()
     telling = {k: _telling_images(detections, targets, k, view.grid[0] * view.grid[1]) for _, k in options}
 

@@ -23,7 +23,7 @@ from ..plots.style import INK, LINE, LIT, MUTED, PALETTE, class_colour, text_col
 
 # %% ../../nbs/explorers/replay.ipynb #8d948854
 def _replay_scene(stage, view, image, step, query):
-    "Objects white, the matched queries in their colours with a line to their objects, the rest quiet."
+    "Draw the objects in white, the matched queries in their colours with a line to their objects, and the rest pale."
     objects, boxes, said = view["objects"][image], view["boxes"][step][image], view["said"][step][image]
     owner, labels, late = dict(view["pairs"][step][image]), [], []
     for box in objects: stage.outline(box, "white", 2.2, halo=INK)
@@ -46,7 +46,7 @@ def _replay_scene(stage, view, image, step, query):
 
 # %% ../../nbs/explorers/replay.ipynb #0486f04b
 def usual_boxes(view: dict, step: int) -> np.ndarray:
-    "(Q,4) cxcywh: every query's median box at a moment, over the images where it has an object (over all if it has none)."
+    "(Q,4) cxcywh in 0..1: each query's median box at a moment, over the images where it has an object, or over all if there is none."
     boxes, busy = view["map"][step], view["busy"][step]
     return np.stack([np.median(boxes[busy[:, q] if busy[:, q].any() else slice(None), q], axis=0) for q in range(boxes.shape[1])])
 
@@ -56,7 +56,7 @@ _NEARBY = [(0, 0)] + [(r * math.cos(k * math.pi / 4), r * math.sin(k * math.pi /
 
 
 def _replay_map(stage, clouds, view, step, query):
-    "Dots, in two clouds for each query: pale on the images where it has no object, and strong where it has one."
+    "Draw two clouds of dots per query: pale for the images where it has no object, and strong for those where it has one."
     boxes, busy = view["map"][step], view["busy"][step]  # (B,Q,4) cxcywh in 0..1, (B,Q) bool
     for q, pair in enumerate(clouds):
         for cloud, where, strength in zip(pair, (~busy[:, q], busy[:, q]), (0.3, 0.95)):
@@ -82,7 +82,7 @@ def _replay_map(stage, clouds, view, step, query):
 
 # %% ../../nbs/explorers/replay.ipynb #f0a5d48e
 def _replay_curve(stage, curves, step, epochs, top, ticks, form="{:.1f}"):
-    "Lines (colour, name, values) from 0 to `top` with (height, text) ticks, the present moment marked and its values written."
+    "Draw lines (colour, name, values) from 0 to `top`, with (height, text) ticks. The present moment is marked, with its values."
     at = np.log2(1 + np.array(epochs, dtype=float))  # where the epochs stand
     low, high, gap = -0.05 * at[-1], 1.05 * at[-1], 0.03 * at[-1]
     stage.ax.set(xlim=(low, high), ylim=(0, 1.05 * top))
@@ -109,12 +109,12 @@ def _replay_curve(stage, curves, step, epochs, top, ticks, form="{:.1f}"):
 
 # %% ../../nbs/explorers/replay.ipynb #eed5ec48
 class ReplayPicture:
-    """One moment of a training; `show` draws it again and again. view: what is known, each a list over the moments:
+    """One moment of a training. `show` draws it, as often as you like. view: a dict with these entries, each a list over the moments s:
 
     epochs: their numbers. For the images that can be shown: `boxes[s][b]` (Q,4) xyxy pixels, `said[s][b]` Q pairs (class name
     or None for no-object, score), `pairs[s][b]` [(query, object), ...], `loss[s][b]`. For all images: map[s] (B,Q,4) cxcywh in
     0..1, busy[s] (B,Q) whether a query has an object, mean_loss[s], moved[s] the share of objects with another query than
-    at the moment before (None at first). And not over the moments: images[b] (3,H,W), objects[b] (N,4) xyxy pixels.
+    at the moment before (None at first). Two entries are lists over the images b: images[b] (3,H,W), objects[b] (N,4) xyxy pixels.
     """
 
     def __init__(self, view: dict):
@@ -132,7 +132,7 @@ class ReplayPicture:
         self.top = 1.3 * max(view["mean_loss"])
 
     def show(self, step: int, image: int = 0, query=None, title=None) -> Sheet:
-        "Draw moment `step`: image number `image`, and query `query` (None: all) in the map."
+        "Draw the moment `step`, with the image number `image`, and in the map the query `query` (None: all). Returns the figure."
         view, photo = self.view, to_picture(self.view["images"][image])
         for stage in (self.scene, self.map, self.loss, self.moved): stage.clear()
         self.scene.picture(photo, *photo.shape[:2])
@@ -153,7 +153,7 @@ class ReplayPicture:
 # %% ../../nbs/explorers/replay.ipynb #5c3c9763
 @torch.no_grad()
 def replay_view(snapshots, images, targets, classes=None, shown: int = 24) -> dict:
-    "What `ReplayPicture` draws, from [(epoch, DETR), ...]; the first `shown` images can be looked at, all go into the map."
+    "The view for `ReplayPicture`, from [(epoch, DETR), ...]. The first `shown` images can be looked at; all of them go into the map."
     view = {name: [] for name in ("epochs", "boxes", "said", "pairs", "loss", "map", "busy", "mean_loss", "moved")}
     pixels = lambda boxes, image: (cxcywh_to_xyxy(boxes) * torch.tensor([image.shape[-1], image.shape[-2]] * 2)).numpy()
     criterion, before = SetCriterion(snapshots[0][1].config.num_classes).eval(), None
@@ -183,7 +183,7 @@ def replay_view(snapshots, images, targets, classes=None, shown: int = 24) -> di
 
 # %% ../../nbs/explorers/replay.ipynb #59082e12
 def _replay_words(view, step, image, query) -> str:
-    "What is seen at one moment, in words."
+    "What the picture shows at one moment, in words."
     boxes, busy, moved, places = view["map"][step], view["busy"][step], view["moved"][step], usual_boxes(view, step)
     start = "Before the training" if view["epochs"][step] == 0 else f"After epoch {view['epochs'][step]}"
     if query is not None:
@@ -200,9 +200,9 @@ def _replay_words(view, step, image, query) -> str:
 
 # %% ../../nbs/explorers/replay.ipynb #d6c49b06
 def explore_replay(snapshots, images, targets, classes=None) -> Explorer:
-    """A training replayed over its snapshots: one image with its pairs and loss, and every query's places over all images.
+    """Replay a training from its snapshots: one image with its pairs and its loss, and the places of each query over all images.
 
-    snapshots: [(epoch, DETR in eval mode), ...] as from `load_snapshots`; images: list of (3,H,W), 200 say, of which the first 24
+    snapshots: [(epoch, DETR in eval mode), ...] as from `load_snapshots`; images: list of (3,H,W), for example 200; the first 24
     can be looked at; targets: their dicts with "labels" (N,) and "boxes" (N,4) cxcywh in 0..1; classes: names.
     Controls: moment (0 the first snapshot), image, query (a number, or "all"). `.view` is the ReplayPicture.
     """

@@ -17,14 +17,14 @@ import torch
 
 # %% ../../nbs/metrics/referee.ipynb #27e58ce2
 def has_pycocotools() -> bool:
-    "Is the reference implementation installed? (pip install pycocotools)"
+    "Whether the reference implementation is installed (pip install pycocotools)."
     return find_spec("pycocotools") is not None
 
 # %% ../../nbs/metrics/referee.ipynb #9f65a163
 def coco_rows(items: list, **columns) -> list:
     """One dict per box, as in COCO's files: image_id, category_id, bbox (x, y, w, h) and further columns.
 
-    items: one dict per image with "labels" (N,) and "boxes" (N,4) xyxy pixels; columns: {their key: our key}.
+    items: one dict per image with "labels" (N,) and "boxes" (N,4) xyxy pixels; columns: {key in the file: key of the dict}.
     """
     rows = []
     for image, item in enumerate(items):
@@ -37,7 +37,7 @@ def coco_rows(items: list, **columns) -> list:
 
 # %% ../../nbs/metrics/referee.ipynb #04189216
 def to_pycocotools(detections: list, targets: list, num_classes: int) -> tuple:
-    "pycocotools' COCO objects of the ground truth and of the detections; without an \"area\", that of the box counts."
+    "The ground truth and the detections as two COCO objects of pycocotools. Targets without \"area\" get the area of the box."
     from pycocotools.coco import COCO
     truth = [{"area": (target["boxes"][:, 2:] - target["boxes"][:, :2]).prod(dim=1),
               "iscrowd": torch.zeros(len(target["labels"])), **target} for target in targets]
@@ -56,7 +56,7 @@ COCO_NUMBERS = "AP AP50 AP75 APs APm APl AR1 AR10 AR100 ARs ARm ARl".split()
 
 
 def timed_numbers(gt, dt) -> tuple:
-    "The twelve numbers of pycocotools as a dict, and the seconds that its evaluate and accumulate took."
+    "(the twelve numbers of pycocotools as a dict, the seconds that its evaluate and accumulate took)."
     from pycocotools.cocoeval import COCOeval
     with contextlib.redirect_stdout(io.StringIO()):
         judge = COCOeval(gt, dt, "bbox")
@@ -73,7 +73,7 @@ def pycocotools_numbers(detections: list, targets: list, num_classes: int) -> di
 
 # %% ../../nbs/metrics/referee.ipynb #d16931d1
 def largest_difference(mine: dict, theirs: dict) -> float:
-    "How far our numbers are from the referee's twelve, at most."
+    "The largest difference between our numbers and the referee's twelve."
     return max(abs(mine[name] - theirs[name]) for name in COCO_NUMBERS)
 
 # %% ../../nbs/metrics/referee.ipynb #84faeb19

@@ -21,9 +21,9 @@ from .style import (COST, HEAT, INK, LIT, PALETTE, SIGNED, STYLE, Panel, Picture
 # %% ../../nbs/plots/charts.ipynb #0a5bb244
 def plot_heat(matrix, rows=None, cols=None, title=None, mark=None, fmt="{:.2f}", cmap=None, vmin=None, vmax=None,
               ax=None, size=8, xlabel=None, ylabel=None, mark_colours=None):
-    """An annotated matrix (N,M); dark is large.
+    """A matrix (N,M) with its numbers written in; dark is large.
 
-    rows, cols: names; mark: list of cells (i, j) to outline; fmt: how numbers are written, None for none.
+    rows, cols: names; mark: list of cells (i, j) to outline; fmt: the format of the numbers, or None for no numbers.
     """
     matrix = to_numpy(matrix)
     n, m = matrix.shape
@@ -45,10 +45,10 @@ def plot_heat(matrix, rows=None, cols=None, title=None, mark=None, fmt="{:.2f}",
 
 # %% ../../nbs/plots/charts.ipynb #869674b0
 def plot_attention(image, weights, box=None, point=None, titles=None, cols=4, title=None, smooth=None, cell=None):
-    """Where attention looks: weights (h,w) or (heads,h,w) as heat over image (3,H,W), one panel for each head.
+    """Where attention looks: weights (h,w) or (heads,h,w) as heat over an image (3,H,W), one panel per head.
 
     box: the query's xyxy pixel box; point: its (x, y) pixel; cell: its (row, col) on the (h,w) grid; smooth: blur the
-    cells (default: when there are more than 300). Each panel is scaled to its own largest weight.
+    cells (default: only when there are more than 300). Each panel is scaled to its own largest weight.
     """
     weights, picture = to_numpy(weights), to_picture(image)
     weights = weights[None] if weights.ndim == 2 else weights
@@ -72,7 +72,7 @@ def plot_attention(image, weights, box=None, point=None, titles=None, cols=4, ti
 
 # %% ../../nbs/plots/charts.ipynb #9c9248d2
 def plot_positions(pos, cell=None, channels=None, title=None):
-    """A position code (h,w,d), y half first: how alike every cell is to the chosen one, and a few of its channels.
+    """A position code (h,w,d), y half first: how similar each cell is to the chosen one, and a few of the channels.
 
     cell: (row, col); channels: indices to draw (default: four of the y half, four of the x half).
     """
@@ -102,7 +102,7 @@ def plot_positions(pos, cell=None, channels=None, title=None):
 
 # %% ../../nbs/plots/charts.ipynb #ed8f51be
 def plot_curves(curves, title=None, xlabel=None, ylabel=None, ax=None, logx=False, logy=False, colours=None):
-    "Lines {name: y or (x, y)} with a legend."
+    "Lines with a legend. curves: {name: y or (x, y)}."
     if ax is None: _, ax = new_figure(9, 2.8)
     for k, (name, line) in enumerate(curves.items()):
         x, y = line if isinstance(line, tuple) else (np.arange(len(line)), line)
@@ -117,14 +117,14 @@ def plot_curves(curves, title=None, xlabel=None, ylabel=None, ax=None, logx=Fals
 
 # %% ../../nbs/plots/charts.ipynb #313eb282
 def _series(history, name) -> np.ndarray:
-    "(N,2) step and value of one name, from the rows that have it and where it is finite."
+    "(N,2) step and value of one name, from the rows in which it occurs and is finite."
     rows = [(row.get("step", i), row.get(name)) for i, row in enumerate(history)]
     rows = [(step, value) for step, value in rows if isinstance(value, (int, float)) and math.isfinite(value)]
     return np.array(rows, dtype=float).reshape(-1, 2)
 
 # %% ../../nbs/plots/charts.ipynb #7cc2c9a0
 def _running_mean(y, width) -> np.ndarray:
-    "Mean over a centred window, shorter at the ends."
+    "The mean of y (N,) over a centred window of `width` values, which is shorter at the ends."
     total, at = np.concatenate([[0], np.cumsum(y)]), np.arange(len(y))
     low, high = np.maximum(at - width // 2, 0), np.minimum(at + width // 2 + 1, len(y))
     return (total[high] - total[low]) / (high - low)
@@ -159,14 +159,14 @@ def plot_losses(history, keys=None, title=None, logy=False, smooth=0.04):
 
 # %% ../../nbs/plots/charts.ipynb #8d58260a
 def _envelope(recall, precision):
-    "The corners of the non-increasing curve above a precision-recall curve, from recall 0 to a drop at the end."
+    "The corners of the envelope, which never rises and lies above the curve, from recall 0 to a drop at the end."
     if len(recall) == 0: return np.zeros(1), np.zeros(1)
     high = np.maximum.accumulate(precision[::-1])[::-1]
     return np.concatenate([[0], recall, recall[-1:]]), np.concatenate([high[:1], high, [0]])
 
 # %% ../../nbs/plots/charts.ipynb #b6d0f8c5
 def plot_precision_recall(curves, title=None, aps=None, ax=None):
-    """Precision over recall and the area under the envelope, AP.
+    """Precision over recall, and AP: the area under the envelope.
 
     curves: {name: (recall, precision)} or a list of such pairs, recall rising in 0..1; aps: {name: AP} to print.
     """
@@ -191,7 +191,7 @@ ERROR_COLOURS = {"correct": PALETTE[2], "localisation": PALETTE[1], "class": PAL
 
 # %% ../../nbs/plots/charts.ipynb #5aea34e5
 def plot_error_breakdown(counts, title=None, ax=None):
-    "How detections went wrong: {kind: count} as bars, each with its share of the sum."
+    "Right and wrong detections, {kind: count}, as bars; each bar has its share of the sum written beside it."
     if ax is None: _, ax = new_figure(7, 0.3 * len(counts) + 0.6)
     total, largest = max(sum(counts.values()), 1), max([*counts.values(), 1])
     for k, (name, count) in enumerate(counts.items()):
@@ -247,9 +247,9 @@ def plot_evaluation(per_class, confusion, counts, title=None, intervals=None, li
 
 # %% ../../nbs/plots/charts.ipynb #750179b2
 def plot_query_places(boxes, query, labels=None, classes=None, title=None, queries=None) -> Picture:
-    """Centres and sizes of the boxes that queries answered with, one colour and one number for each query.
+    """Centres and sizes of the boxes that the queries answered, with one colour and one number per query.
 
-    boxes (N,4) cxcywh in 0..1 and query (N,): which query gave each; labels (N,) and classes: names, for the third
+    boxes (N,4) cxcywh in 0..1; query (N,): the query that gave each box; labels (N,) and classes (names): for the third
     panel; queries: how many there are (default: as many as occur).
     """
     boxes, query = to_numpy(boxes).reshape(-1, 4), to_numpy(query).astype(int)

@@ -27,7 +27,7 @@ def _squares(ax, points, c, size, alphas=None):
 
 
 def _strokes(ax, pairs, c, width=0.9, alpha=1.0):
-    "Lines, each from one point to another."
+    "Lines, one for each pair of points."
     for a, b in pairs: ax.plot(*zip(a, b), color=c, linewidth=width, alpha=alpha, zorder=4, solid_capstyle="round")
 
 
@@ -130,14 +130,14 @@ _FLOW = "#98A2B3"
 
 
 def _arrow(ax, *points, dashed=False, colour=_FLOW):
-    "A line through points with a head at the last."
+    "A line through points, with a head at the last one."
     line = {"color": colour, "linewidth": 1.2, "linestyle": (0, (3, 2)) if dashed else "-", "zorder": 2}
     if len(points) > 2: ax.plot(*zip(*points[:-1]), **line)
     ax.add_patch(FancyArrowPatch(*points[-2:], arrowstyle="-|>", mutation_scale=9, shrinkA=0, shrinkB=0, **line))
 
 # %% ../../nbs/plots/map.ipynb #c330a4b5
 def _map_arrows(ax, positions):
-    "How images (lines) and targets (dashes) flow between the parts, and gradients back; `positions`: that line's colour."
+    "The flow of images (lines) and targets (dashes) between the parts, and of gradients back. positions: the colour of that line."
     path = ["data", "backbone", "encoder", "decoder", "model", "matching", "loss"]
     for a, b in zip(path, path[1:]): _arrow(ax, (MAP[a][1] + 48, 160), (MAP[b][1] - 48, 160))
     _arrow(ax, (276, 93), (276, 120), colour=positions)  # into the encoder, and into the decoder
@@ -150,7 +150,7 @@ def _map_arrows(ax, positions):
 
 # %% ../../nbs/plots/map.ipynb #5b9fe883
 def _map_card(ax, name, lit, calm):
-    "One part: a card with its icon, number, name and what it does; lit, or coloured when all is calm, or grey."
+    "One part: a card with icon, number, name and what it does. The card is lit, or coloured if `calm`, or else grey."
     number, x, y, does = MAP[name]
     main = "\n" in does
     wide, high = (760, 22) if name == "training" else (98, 80) if main else (98, 62)
@@ -172,7 +172,7 @@ def _map_card(ax, name, lit, calm):
 
 # %% ../../nbs/plots/map.ipynb #2822424c
 def plot_map(current=None):
-    "The map of the course with the part(s) `current` lit: a module's name, a list of names, or None for all in colour."
+    "The map of the course. current: the part to light, a list of parts, or None for all in colour. ValueError for an unknown part."
     lit = [current] if isinstance(current, str) else list(current or [])
     unknown = [name for name in lit if name not in MAP]
     if unknown: raise ValueError(f"plot_map knows no part {unknown[0]!r}; the parts are {', '.join(MAP)}")

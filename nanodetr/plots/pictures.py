@@ -23,14 +23,14 @@ from .style import INK, can_draw, class_colour, fit_font, font_paths, letter_fon
 
 # %% ../../nbs/plots/pictures.ipynb #5eaf45af
 def to_numpy(x) -> np.ndarray:
-    "A tensor (any device, with or without gradients), array, list or number as a NumPy array."
+    "A tensor (from any device, with or without gradients), an array, a list or a number, as a NumPy array."
     if not isinstance(x, torch.Tensor): return np.asarray(x)
     x = x.detach().cpu()
     return x.float().numpy() if x.is_floating_point() else x.numpy()
 
 # %% ../../nbs/plots/pictures.ipynb #e6d2600f
 def to_picture(image) -> np.ndarray:
-    "(3,H,W), (1,H,W), (H,W) or (H,W,3), in 0..1 or in bytes 0..255, to (H,W,3) in 0..1."
+    "An image (3,H,W), (1,H,W), (H,W) or (H,W,3), with floats in 0..1 or bytes in 0..255, as (H,W,3) in 0..1."
     image = to_numpy(image)
     if image.dtype == np.uint8: image = image / 255.0
     if image.ndim == 2: image = image[None]
@@ -40,7 +40,7 @@ def to_picture(image) -> np.ndarray:
 
 # %% ../../nbs/plots/pictures.ipynb #04f06001
 def draw_image(ax, image):
-    "Show an image so that pixel (0, 0) covers 0..1: boxes then need no half-pixel shift. Returns (height, width)."
+    "Show an image with pixel (0, 0) over 0..1, so that boxes need no shift by half a pixel. Returns (height, width)."
     picture = to_picture(image)
     height, width = picture.shape[:2]
     ax.imshow(picture, extent=(0, width, height, 0), interpolation="nearest" if width < 100 else None)
@@ -50,7 +50,7 @@ def draw_image(ax, image):
 
 # %% ../../nbs/plots/pictures.ipynb #aaafdfc2
 def draw_box(ax, box, colour, width=1.8, style="-", halo="white", alpha=1.0):
-    "One xyxy box as an outline with a halo, so that it shows on any picture; halo=None for none."
+    "The outline of one xyxy box, with a halo, so that it is visible on any picture. halo=None: no halo."
     x0, y0, x1, y1 = to_numpy(box)
     effects = [withStroke(linewidth=width + 1.6, foreground=halo, alpha=0.85 * alpha)] if halo else []
     return ax.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=colour, linewidth=width,
@@ -58,13 +58,13 @@ def draw_box(ax, box, colour, width=1.8, style="-", halo="white", alpha=1.0):
 
 # %% ../../nbs/plots/pictures.ipynb #03a057ae
 def _overlap(a, b) -> np.ndarray:
-    "(S,N) areas shared by the rectangles a (S,4) and b (N,4), all xyxy."
+    "(S,N) the areas that the rectangles a (S,4) share with b (N,4), all xyxy."
     low, high = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
     return (high - low).clip(min=0).prod(-1)
 
 # %% ../../nbs/plots/pictures.ipynb #06abed7a
 def _spots(box, size, limits) -> np.ndarray:
-    "(13,4) places for a label of `size` round an xyxy box, best first, each moved sideways into the picture."
+    "(13,4) places for a label of `size` around an xyxy box, best first, each moved sideways into the picture."
     (x0, y0, x1, y1), (w, h) = box, size
     outside = [(x0, y0 - h), (x1 - w, y0 - h), (x0, y1), (x1 - w, y1)]
     inside = [(x0, y0), (x1 - w, y0), (x0, y1 - h), (x1 - w, y1 - h)]
@@ -81,7 +81,7 @@ def _edges(boxes, thin) -> np.ndarray:
 
 # %% ../../nbs/plots/pictures.ipynb #3f2ab718
 def _badness(spots, others, boxes, own, faint, limits) -> np.ndarray:
-    "(S,) how bad each place of a label is: off the picture, on another label, on an edge of a box, on an object."
+    "(S,) how bad each place of a label is: it may be off the picture, on another label, on an edge of a box or on an object."
     area = (spots[0, 2:] - spots[0, :2]).prod()
     inner = spots + (spots[:, [2, 3, 2, 3]] - spots[:, [0, 1, 0, 1]]) * [0.06, 0.15, -0.06, -0.15]  # may touch
     solid = np.array([k not in faint for k in range(len(boxes))])
@@ -104,7 +104,7 @@ def _settle(sizes, owners, boxes, faint, limits) -> list:
 
 # %% ../../nbs/plots/pictures.ipynb #aa6bf2f7
 def _write_label(ax, text, fill, ink, size):
-    "A small filled label; its place comes later."
+    "A small filled label, which gets its place later."
     box = {"boxstyle": "square,pad=0.22", "facecolor": fill, "edgecolor": "white", "linewidth": 0.5}
     label = ax.text(0, 0, text, fontsize=size, color=ink, ha="left", va="center", zorder=6, bbox=box, parse_math=False)
     fit_font(label)
@@ -113,10 +113,10 @@ def _write_label(ax, text, fill, ink, size):
 
 # %% ../../nbs/plots/pictures.ipynb #c20af03f
 def place_labels(ax, labels, boxes, size=7.5, faint=(), settle=True):
-    """Write labels beside their boxes where they collide with neither boxes nor one another. Returns the texts.
+    """Write labels beside their boxes, in places where they hit neither boxes nor other labels. Returns the texts.
 
     labels: list of (text, index of its box, fill colour) or (text, index, fill, text colour); boxes (N,4) xyxy in the
-    units of the axes; faint: indices of boxes that a label may cover; settle=False when the layout is final.
+    units of the axes; faint: indices of boxes that a label may cover; settle=False: the layout is final already.
     """
     if settle: ax.figure.draw_without_rendering()
     limits, boxes = (abs(np.ptp(ax.get_xlim())), abs(np.ptp(ax.get_ylim()))), to_numpy(boxes).astype(float)
@@ -146,7 +146,7 @@ def shown_names(classes) -> list:
 
 
 def captions(labels, scores=None, classes=None) -> list:
-    "One caption for each box: the class by name (or index, or the string itself) and the score."
+    "One caption per box: the class (its name, its index, or the string itself) and the score."
     if labels is None: return [f"{float(score):.2f}" for score in scores]
     known = shown_names(classes) if classes is not None else None
     names = [shown_names([x])[0] if isinstance(x, str) else known[int(x)] if known else str(int(x)) for x in labels]
@@ -187,7 +187,7 @@ _SMALL = 130  # pixels: panels below this width get short labels
 
 
 def _image_grid(images, cols, titles=None, width=9, classes=None):
-    "A figure with one panel for each image, as high as the images need, its layout settled; classes: names, where they need a legend."
+    "A figure with one panel per image, as high as the images need, with its layout settled. classes: names for a legend, if one is needed."
     sizes = [to_picture(image).shape for image in images]
     cols = max(1, min(cols, len(images)))
     rows, panel = max(1, math.ceil(len(images) / cols)), min(width / cols, 3.2)
@@ -207,7 +207,7 @@ def _image_grid(images, cols, titles=None, width=9, classes=None):
 
 # %% ../../nbs/plots/pictures.ipynb #8556a0c7
 def _draw_labelled(ax, boxes, labels, scores, classes):
-    "Boxes and captions of one panel of a grid."
+    "The boxes and captions of one panel in a grid."
     colours, small = [class_colour(label) for label in labels], ax.bbox.width < _SMALL and classes is not None
     for box, colour in zip(boxes, colours): draw_box(ax, box, colour, 1.2 if small else 1.6)
     words = captions(labels, scores, classes)
@@ -217,7 +217,7 @@ def _draw_labelled(ax, boxes, labels, scores, classes):
 
 # %% ../../nbs/plots/pictures.ipynb #b5c82da8
 def plot_scenes(images, targets, classes=None, cols=6, titles=None):
-    "Ground truth: images (3,H,W) in a grid, with the boxes of their targets (cxcywh in 0..1)."
+    "The ground truth: images (3,H,W) in a grid, with the boxes of their targets (cxcywh in 0..1)."
     figure, axes = _image_grid(images, cols, titles, classes=classes)
     for ax, image, target in zip(axes, images, targets):
         _draw_labelled(ax, target_pixels(target, image), to_numpy(target["labels"]).tolist(), None, classes)
@@ -225,10 +225,10 @@ def plot_scenes(images, targets, classes=None, cols=6, titles=None):
 
 # %% ../../nbs/plots/pictures.ipynb #e098f0fc
 def plot_pred(images, detections, targets=None, classes=None, threshold=0.5, cols=4, titles=None):
-    """Detections on images, over the truth when it is given (thin, dashed, white).
+    """Detections on images. If the targets are given, they lie below, thin, dashed and white.
 
     images: list of (3,H,W) in 0..1; detections: list of {"scores", "labels", "boxes" xyxy pixels}; targets: list of
-    targets with boxes cxcywh in 0..1; threshold: draw no detection below this score.
+    targets with boxes cxcywh in 0..1; threshold: detections below this score are not drawn.
     """
     figure, axes = _image_grid(images, cols, titles, classes=classes)
     for k, (ax, image, detected) in enumerate(zip(axes, images, detections)):
@@ -243,7 +243,7 @@ def plot_pred(images, detections, targets=None, classes=None, threshold=0.5, col
 def cells_in(box, shape, size) -> torch.Tensor:
     """(h,w) bool: the cells of a grid over an image of `size` (H,W) whose centres lie in an xyxy pixel box.
 
-    And the cell that holds the box's own centre, so that a small box has one.
+    The cell that holds the centre of the box always counts, so that a small box has at least one.
     """
     (h, w), (H, W), (x0, y0, x1, y1) = shape, size, map(float, box)
     y, x = (torch.arange(h) + 0.5)[:, None] * H / h, (torch.arange(w) + 0.5) * W / w

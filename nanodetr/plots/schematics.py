@@ -34,10 +34,10 @@ def tint(colour, share: float) -> str:
 
 # %% ../../nbs/plots/schematics.ipynb #6e8c00b4
 class Node(namedtuple("Node", "x y w h")):
-    "A drawn thing, by its middle and size in pixels; its four sides are points for arrows."
+    "A drawn thing: its centre and its size in pixels. Arrows start and end at its four sides."
 
     def side(self, dx: float, dy: float, shift: float = 0) -> tuple:
-        "The middle of a side, moved along it by `shift`."
+        "The middle of a side, moved along that side by `shift` pixels."
         return self.x + dx * self.w / 2 + shift * abs(dy), self.y + dy * self.h / 2 + shift * abs(dx)
 
     def top(self, shift=0): return self.side(0, -1, shift)
@@ -47,13 +47,13 @@ class Node(namedtuple("Node", "x y w h")):
 
 # %% ../../nbs/plots/schematics.ipynb #ebc9d30f
 class Drawing:
-    "A canvas in pixels, y downwards. The parts named `lit` are bright and the rest is dim; without `lit` all has its colour."
+    "A canvas in pixels, with y downwards. The parts in `lit` are bright and the rest is dim; without `lit`, all parts have their colour. NanodetrError for an unknown part."
 
     def __init__(self, width: int, height: int, lit=None, parts: tuple = ()):
         self.lit = (lit,) if isinstance(lit, str) else tuple(lit or ())
         for name in self.lit:
             if name not in parts:
-                raise NanodetrError(f"this drawing has no part {name!r}: choose from {', '.join(parts) or 'none'}")
+                raise NanodetrError(f"this drawing has no part {name!r}: its parts are {', '.join(parts) or 'none'}")
         with matplotlib.rc_context(STYLE):
             self.figure = Picture(figsize=(width / 100, height / 100), dpi=100)
             self.ax = self.figure.add_axes((0, 0, 1, 1), axes_class=Panel)
@@ -61,11 +61,11 @@ class Drawing:
         self.ax.set_axis_off()
 
     def shade(self, colour, part=None, dim=FAINT):
-        "`colour`, or what it becomes when something is lit: orange for that part, `dim` for the rest."
+        "`colour` if nothing is lit; otherwise orange for a lit part, and `dim` for the rest."
         return colour if not self.lit else LIT if part in self.lit else dim
 
     def stroke(self, part) -> float:
-        "The width of a line: strong where its part is lit."
+        "The width of a line in points: thicker where its part is lit."
         return 2.4 if part in self.lit else 1.3
 
     def write(self, x, y, text, part=None, size=9, colour=INK, **look):
@@ -75,7 +75,7 @@ class Drawing:
         return self.ax.text(x, y, text, fontsize=size, color=ink, **look)
 
     def shape(self, x, y, text, part=None, **look):
-        "The shape of a tensor, in the letters of code."
+        "The shape of a tensor, in a monospaced font. The arguments are those of `write`."
         return self.write(x, y, text, part, 9, "#3B4A63", **({"family": "monospace"} | look))
 
     def box(self, x, y, w, h, colour, part, share, zorder) -> Node:
@@ -97,7 +97,7 @@ class Drawing:
         return self.box(x, y, w, h, colour, part, 0.07, 1)
 
     def arrow(self, *points, part=None, head=True, style="-", colour=WIRE):
-        "A line through points with a head at its end."
+        "A line through points, with a head at its end."
         c = self.shade(colour, part, "#C9CFD8")
         (x0, y0), (x1, y1) = points[-2:]
         length = max(np.hypot(x1 - x0, y1 - y0), 1e-6)
@@ -114,7 +114,7 @@ class Drawing:
         if label: self.shape(b.x + shift + (9 if right else -9), (a.bottom()[1] + b.top()[1]) / 2, label, part, ha="left" if right else "right")
 
     def sum(self, x, y, part=None, colour=WIRE) -> Node:
-        "A circle with a plus."
+        "A circle with a plus, for a sum."
         c = self.shade(colour, part, "#C9CFD8")
         self.ax.add_patch(Circle((x, y), 9, facecolor="white", edgecolor=c, linewidth=self.stroke(part), zorder=4))
         for dx, dy in ((4.5, 0), (0, 4.5)): self.ax.plot((x - dx, x + dx), (y - dy, y + dy), color=c, linewidth=1.4, zorder=5)
@@ -125,7 +125,7 @@ class Drawing:
         self.arrow(start, (x, start[1]), (x, plus.y), plus.left() if x < plus.x else plus.right(), part=part)
 
     def grid(self, x, y, colours, cell=12, part=None) -> Node:
-        "A matrix as squares, centred on a point; colours: rows of colours (None: nothing)."
+        "A matrix as squares, centred on a point. colours: rows of colours (None draws no square)."
         rows, cols = len(colours), len(colours[0])
         left, top = x - cols * cell / 2, y - rows * cell / 2
         for r, row in enumerate(colours):
@@ -143,7 +143,7 @@ class Drawing:
         text.set_color("white")
 
     def scene(self, x, y, w, h=None, boxes=(), part=None, things=None) -> Node:
-        "A small picture of an ellipse and a triangle, w wide; boxes: (cxcywh in 0..1, colour, line style)."
+        "A small picture of an ellipse and a triangle, w pixels wide. boxes: (cxcywh in 0..1, colour, line style)."
         h, fade = h or w, self.lit and part not in self.lit
         left, top = x - w / 2, y - h / 2
         self.ax.add_patch(Rectangle((left, top), w, h, facecolor="#E9ECF1", edgecolor=self.shade(WIRE, part, LINE), linewidth=1, zorder=4))
@@ -218,7 +218,7 @@ def plot_heads_in_one_product():
 
 # %% ../../nbs/plots/schematics.ipynb #7012ea13
 def _self_attention(d, x, y, norm, part, shape, pos, pos_part, colour):
-    "The box of self-attention at y; q and k get the positions, v does not. norm: the node above. Returns box and positions."
+    "The box of self-attention at y. q and k get the positions, v does not. norm: the node above. Returns both nodes."
     box = d.node("self-attention", x, y, 164, 44, f"weights {shape}", ATTENTION, part)
     plus, top = d.sum(x + 40, y - 66, pos_part), norm.bottom()[1]
     there = d.node(*pos, colour=colour, part=pos_part)
@@ -231,7 +231,7 @@ def _self_attention(d, x, y, norm, part, shape, pos, pos_part, colour):
 
 
 def _residual(d, x, y, source, split, part, norm_part):
-    "The sum at y below a part, and the residual line from the stream at height `split`, 110 to the left."
+    "The sum at y below a part, and the residual line, which leaves the stream at height `split` and runs 110 pixels to the left."
     plus = d.sum(x, y, norm_part)
     d.arrow(source.bottom(), plus.top(), part=part)
     d.skip((x, split), plus, x - 110, norm_part)
@@ -243,7 +243,7 @@ def _feed_forward(d, x, y, part="feed-forward"):
 
 
 def _encoder_column(d, x, first: bool):
-    "An encoder block: norm before each part (pre-norm), or after each sum (post-norm, the paper)."
+    "An encoder block: with a norm before each part (pre-norm), or after each sum (post-norm, as in the paper)."
     one, two = "add & norm 1", "add & norm 2"
     norm = lambda k, y: d.node(f"norm{k}", x, y, 164, 30, colour=NORM, part=(one, two)[k - 1])
     start = norm(1, 122) if first else Node(x, 96, 0, 0)
@@ -267,7 +267,7 @@ def _encoder_column(d, x, first: bool):
 
 
 def plot_encoder_block(lit=None):
-    """An encoder block, pre-norm and post-norm (notebook 06). Every layer adds the positions to queries and keys anew.
+    """An encoder block, pre-norm and post-norm (notebook 06). Each layer adds the positions to its queries and keys.
 
     lit: "self-attention", "add & norm 1", "feed-forward", "add & norm 2", "positions", or a tuple of these.
     """
@@ -413,8 +413,8 @@ def plot_padding_in_a_batch():
         for a, b in ((120, 156), (264, 296), (404, 440), (512, 559), (585, 655)): d.arrow((x, a), (x, b))
     for y, name, shape in ((66, "two pictures", "(3, 64, 96) and (3, 96, 64)"), (210, "one batch, padded", "images (B, 3, H, W)"),
                            (350, "where is padding?", "mask (B, H, W), True = dark"), (476, "as small as the feature map", "mask (B, h, w)"),
-                           (572, "its cells in a row", "key_padding_mask (B, N)"),
-                           (668, "attention weights of a query", "(B, H, Lq, N), 0 on padding")):
+                           (572, "its cells in a row", "key_padding_mask (B, hw)"),
+                           (668, "attention weights of a query", "(B, heads, Lq, hw), 0 on padding")):
         d.write(322, y - 10, name, ha="left", size=10, fontweight="bold")
         d.shape(322, y + 11, shape, ha="left")
     d.write(290, 718, "The targets stay as they are: a box is a fraction of its own picture.", colour=MUTED)
@@ -466,11 +466,11 @@ def plot_matching_idea():
 
 # %% ../../nbs/plots/schematics.ipynb #6ecd090d
 def plot_deep_supervision():
-    "Each decoder layer's set is read by the same heads, matched and costed by itself; the losses are summed (notebook 10)."
+    "The same heads read each decoder layer. Each layer's set is matched by itself, and the losses are summed (notebook 10)."
     d = Drawing(620, 540)
     d.group("shared by all layers", 240, 234, 172, 354, FEEDFORWARD)
     target = d.node("the same target", 502, 34, 150, 34, colour=IMAGE)
-    total = d.node("total", 440, 490, 330, 62, "class + 5 · L1 + 2 · GIoU, over all layers;\nits gradient reaches each layer directly", LOSS)
+    total = d.node("total", 440, 490, 330, 62, "class + 5 · L1 + 2 · (1 − GIoU), over all layers;\nits gradient reaches each layer directly", LOSS)
     rough = {"ellipse": [(0.40, 0.40, 0.62, 0.56), (0.35, 0.34, 0.50, 0.42), (0.32, 0.32, 0.42, 0.34)],
              "triangle": [(0.56, 0.58, 0.70, 0.66), (0.62, 0.66, 0.54, 0.50), (0.66, 0.68, 0.46, 0.42)]}
     above = d.node("queries", 62, 34, 96, 34, colour=QUERY)

@@ -33,7 +33,7 @@ PAPER, INK, MUTED, LINE, LIT = "#FCFCFA", "#1F2430", "#667085", "#D5D9E0", "#E06
 
 # %% ../../nbs/plots/style.ipynb #ae705438
 def class_colour(i: int) -> str:
-    "The colour of class `i`: the palette, repeated."
+    "The colour of class `i`. After the last colour, the palette begins again."
     return PALETTE[int(i) % len(PALETTE)]
 
 # %% ../../nbs/plots/style.ipynb #9fbfd1dd
@@ -45,7 +45,7 @@ def luminance(colour) -> float:
 
 # %% ../../nbs/plots/style.ipynb #9a574683
 def text_colour(background) -> str:
-    "White or ink, whichever reads better on `background`."
+    "White or ink: the one that is easier to read on `background`."
     return "white" if luminance(background) < 0.30 else INK
 
 # %% ../../nbs/plots/style.ipynb #e8e6a7a6
@@ -113,7 +113,7 @@ STYLE = {
 
 # %% ../../nbs/plots/style.ipynb #46fcb9c1
 def small_png(png: bytes, limit: int = 40_000) -> bytes:
-    "The same PNG in at most 256 colours, when it is larger than `limit` bytes and gets smaller by it."
+    "The PNG in at most 256 colours, if it is larger than `limit` bytes and this makes it smaller; else the PNG as it is."
     if len(png) <= limit: return png
     few, file = Image.open(BytesIO(png)).convert("RGB").quantize(256, method=Image.Quantize.FASTOCTREE), BytesIO()
     few.save(file, format="png", optimize=True)
@@ -121,7 +121,7 @@ def small_png(png: bytes, limit: int = 40_000) -> bytes:
 
 # %% ../../nbs/plots/style.ipynb #b5399786
 class Picture(Figure):
-    "A Figure that a notebook displays once, whether or not pyplot was ever imported."
+    "A Figure that a notebook displays exactly once, with or without pyplot."
 
     def draw(self, renderer):
         for text in self.findobj(Text): fit_font(text)
@@ -138,7 +138,7 @@ class Picture(Figure):
 
 # %% ../../nbs/plots/style.ipynb #1ea624c4
 class Panel(Axes):
-    "Axes whose titles, texts and legends keep the look of the course, whenever they are added."
+    "Axes whose titles, texts and legends have the look of the course, even if they are added later."
 
     def set_title(self, *args, **kwargs):
         with matplotlib.rc_context(STYLE): return super().set_title(*args, **kwargs)
@@ -154,9 +154,9 @@ class Panel(Axes):
 
 # %% ../../nbs/plots/style.ipynb #7ecf146e
 def new_figure(width: float = 9, height: float = 3, rows: int = 1, cols: int = 1, **kwargs):
-    """A styled figure and its axes: one axes when rows = cols = 1, an array of them otherwise.
+    """A styled figure and its axes: a single axes for rows = cols = 1, an array of them otherwise.
 
-    width, height in inches of 100 dots; further arguments (width_ratios, sharex, squeeze ...) go to `Figure.subplots`.
+    width, height: in inches of 100 dots; further arguments (width_ratios, sharex, squeeze ...) go to `Figure.subplots`.
     """
     with matplotlib.rc_context(STYLE):
         figure = Picture(figsize=(width, height), dpi=100, layout="constrained")

@@ -12,14 +12,14 @@ from torch import nn
 
 # %% ../../nbs/runs/average.ipynb #600b180d
 class WeightAverage:
-    "Exponential moving average of all the weights of a model. With decay 0 nothing is averaged, and `shadow` is None."
+    "An exponential moving average of all weights of a model, with `decay` in 0..1. Decay 0 averages nothing; `shadow` is then None."
 
     def __init__(self, model: nn.Module, decay: float):
         self.decay = decay
         self.shadow = {name: value.clone() for name, value in model.state_dict().items()} if decay else None
 
     def update(self, model: nn.Module, step: int) -> None:
-        "After `step` optimiser steps: move towards the model's weights."
+        "Move the average towards the model's weights, after `step` optimiser steps."
         if self.shadow is None: return
         decay = min(self.decay, (1 + step) / (10 + step))
         for mean, now in zip(self.shadow.values(), model.state_dict().values()):

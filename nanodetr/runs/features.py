@@ -27,15 +27,15 @@ from ..model import DETR, DETRNetwork, DETROutput
 
 # %% ../../nbs/runs/features.ipynb #e089de9b
 def cut_backbone(backbone: nn.Module, after: str) -> tuple:
-    """A backbone as two modules: up to the stage `after`, and beyond it. Raises ConfigError when there is no such cut.
+    """A backbone as two modules: up to the stage `after`, and after it. Raises ConfigError when there is no such stage.
 
     after: "layer4" is the end of any backbone; ResNets also have "layer1", "layer2" and "layer3".
     """
     parts = list(backbone.body.named_children())
     if after == "layer4": return backbone.body, nn.Sequential()
     if not isinstance(backbone, ResNetBackbone) or after not in PARTS[4:]:
-        raise ConfigError(f"a backbone of kind {type(backbone).__name__} cannot be cut after {after!r}: say layer4 (its "
-                          "end), or, for ResNets, layer1 to layer3")
+        raise ConfigError(f"a {type(backbone).__name__} cannot be cut after {after!r}: choose layer4 (its end) "
+                          "or, for ResNets, layer1 to layer3")
     cut = [name for name, _ in parts].index(after) + 1
     return tuple(nn.Sequential(OrderedDict(some)) for some in (parts[:cut], parts[cut:]))
 
@@ -43,8 +43,8 @@ def cut_backbone(backbone: nn.Module, after: str) -> tuple:
 class CachedFeatures(Dataset):
     """Features kept in memory, as a data set of (features (C,h,w) float, target).
 
-    kept: for each photo a list of copies (features, target); an item is one of them at random.
-    data: the data set that they come from. after: the stage that computed them.
+    kept: one list per photo, of copies (features, target); an item is one of the copies, drawn at random.
+    data: the data set of the photos. after: the stage that computed the features.
     """
 
     def __init__(self, kept: list, data, after: str):
@@ -64,7 +64,7 @@ class CachedFeatures(Dataset):
 
 # %% ../../nbs/runs/features.ipynb #d08b5af5
 def free_memory() -> float:
-    "Bytes of memory that are free for programs; infinite where the system does not tell."
+    "The bytes of memory that are free for programs; infinite if the system does not say."
     try:
         lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
         return 1024.0 * int(lines["MemAvailable"].split()[0])
@@ -73,20 +73,20 @@ def free_memory() -> float:
     except (AttributeError, OSError, ValueError): return float("inf")
 
 def fast_bf16(device: torch.device) -> bool:
-    "Whether arithmetic in bf16 is done in hardware."
+    "Whether the device computes bf16 in hardware."
     if device.type == "cuda": return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == "cpu" and getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
 
 @contextmanager
 def own_seed(seed: int):
-    "Inside, torch's CPU generator starts from `seed`; afterwards it is as it was."
+    "Inside the `with`, torch's CPU generator starts from `seed`. Afterwards it is as it was before."
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
 
 # %% ../../nbs/runs/features.ipynb #94bff866
 def fold_batch_norm(module: nn.Module) -> nn.Module:
-    "Fold every frozen batch norm inside `module`, in place, into the convolution before it; returns it. For inference."
+    "Fold each frozen batch norm inside `module`, in place, into the convolution before it; return `module`. For inference only."
     before = None
     for name, child in module.named_children():
         if isinstance(child, FrozenBatchNorm2d) and isinstance(before, nn.Conv2d):
@@ -106,21 +106,21 @@ def cache_features(
     dataset,
     # how many augmented copies of each photo are kept
     copies: int = 1,
-    # the last stage that is computed here; see `cut_backbone`
+    # the last stage to compute; see `cut_backbone`
     after: str = "layer4",
-    # type of the kept numbers; with bfloat16, the arithmetic too where that is fast
+    # type of the kept numbers; bfloat16 is also used for the arithmetic, where that is fast
     dtype: torch.dtype = torch.bfloat16,
-    # bytes at most; None: half of the free memory
+    # the most bytes to use; None: half of the free memory
     limit: float = None,
-    # of the augmentation; the training's random numbers are not touched
+    # seed of the augmentation; the random numbers of the training do not change
     seed: int = 0,
     # show a progress bar
     progress: bool = True,
     # called with a line that says how much memory and time it will take
     say=print,
 ) -> CachedFeatures:
-    "Run the frozen part of the backbone over every photo, `copies` times. Raises DataError when it will not fit in memory."
-    if len(dataset) == 0 or copies < 1: raise DataError(f"{len(dataset)} images x {copies} copies: nothing to cache")
+    "Run the frozen part of the backbone `copies` times over each photo. Raises DataError if the features do not fit in memory."
+    if len(dataset) == 0 or copies < 1: raise DataError(f"{len(dataset)} photos x {copies} copies: there is nothing to cache, give at least 1 of each")
     frozen, device = cut_backbone(model.backbone, after)[0], model.mean.device
     half = dtype == torch.bfloat16 and fast_bf16(device)
     if half: frozen = fold_batch_norm(copy.deepcopy(frozen)).to(torch.bfloat16, memory_format=torch.channels_last)
@@ -139,8 +139,8 @@ def cache_features(
     total, limit = each * len(dataset) * copies, free_memory() / 2 if limit is None else limit
     what = f"{len(dataset)} photos x {copies}, features after {after}, about {total / 1e9:.2f} GB"
     if total > limit:
-        raise DataError(f"{what}, and at most {limit / 1e9:.2f} GB may be used: take fewer copies, a smaller image_size, "
-                        f"or none of it ({len(probe)} photos were tried)")
+        raise DataError(f"{what}, and at most {limit / 1e9:.2f} GB may be used: take fewer copies or a smaller "
+                        f"image_size, or train without a cache (estimated from {len(probe)} photos)")
     say(f"cache   {what} and {len(dataset) * copies * seconds / 60:.1f} minutes")
     kept = [[] for _ in range(len(dataset))]
     with own_seed(seed):
@@ -150,11 +150,11 @@ def cache_features(
 
 # %% ../../nbs/runs/features.ipynb #e0ff1277
 class OnFeatures(nn.Module):
-    """What comes after the frozen part of a DETR, as a model of its own for `fit` and `evaluate`; shares its modules.
+    """The part of a DETR after its frozen stages, as a model of its own for `fit` and `evaluate`. It shares the modules.
 
-    Backbone stages after the cut are trained; the flags requires_grad of `model` change accordingly. The state dict has
-    the whole model's names, without what is frozen. detect, config and save_pretrained are those of the whole model.
-    Raises ConfigError when features do not come from this cut.
+    It trains the backbone's stages after the cut, and sets the requires_grad of `model` accordingly. Its state dict has
+    the whole model's names, without the frozen part. detect, config and save_pretrained are those of the whole model.
+    Raises ConfigError for features from another cut.
     """
 
     def __init__(self, model: DETR, after: str = "layer4"):
@@ -173,7 +173,7 @@ class OnFeatures(nn.Module):
     def forward(self, features: Tensor, mask: Tensor, need_weights: bool = False) -> DETROutput:
         "features (B,C,h,w), mask (B,h,w) True = padding."
         if features.shape[1] != self.channels:
-            raise ConfigError(f"features of {features.shape[1]} channels, but after {self.after} there are "
+            raise ConfigError(f"features have {features.shape[1]} channels, but after {self.after} there are "
                               f"{self.channels}: cache them with after={self.after!r}, from this model")
         if self.after != "layer4": features, mask = run_unpadded(self.backbone.body, features, mask, self.stride)
         return self.whole.from_features(features, mask, need_weights)

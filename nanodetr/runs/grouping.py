@@ -15,10 +15,10 @@ from ..training import TrainConfig, TrainingError, epoch_batches
 def padded_share(
     # (height, width) of each image of the data set
     sizes: list,
-    # lists of indices, one for each batch
+    # one list of indices per batch
     batches: list,
 ) -> float:
-    "The fraction of all pixels, in 0..1, that is padding when the images are put into these batches."
+    "The share of padding, in 0..1, among all pixels of these batches."
     full = sum(len(batch) * max(sizes[i][0] for i in batch) * max(sizes[i][1] for i in batch) for batch in batches)
     return 1 - sum(sizes[i][0] * sizes[i][1] for batch in batches for i in batch) / full
 
@@ -29,12 +29,12 @@ def like_shapes(
     batch_size: int,
     # (height, width) of each image
     sizes: list,
-    # shuffles the batches
+    # the generator that shuffles the batches
     generator: torch.Generator,
-    # batches in a stretch that is sorted
+    # how many batches long a sorted stretch is
     stretch: int = 16,
 ) -> list:
-    "Cut `order` into batches of images of like height / width: sort within stretches, then shuffle the batches."
+    "Cut `order` into batches of images with a similar height / width: sort each stretch, then shuffle the batches."
     batches = []
     for start in range(0, len(order), stretch * batch_size):
         part = sorted(order[start:start + stretch * batch_size], key=lambda i: sizes[i][0] / sizes[i][1])
@@ -48,10 +48,10 @@ def grouped_batches(
     config: TrainConfig,
     # number of the epoch, from 0
     epoch: int,
-    # (height, width) of each image; needed with `config.group_by_aspect` only
+    # (height, width) of each image; needed only with `config.group_by_aspect`
     sizes: list = None,
 ) -> list:
-    "What `epoch_batches` gives; with `config.group_by_aspect` the same images in batches of like shapes. From (seed, epoch) alone."
+    "The batches of `epoch_batches`; with `config.group_by_aspect`, the same images in batches of like shapes. They depend on (seed, epoch) alone."
     generator = torch.Generator()
     batches = epoch_batches(count, config, epoch, generator)
     if not config.group_by_aspect: return batches
@@ -59,8 +59,8 @@ def grouped_batches(
 
 # %% ../../nbs/runs/grouping.ipynb #164050c7
 def image_sizes(data) -> list:
-    """(height, width) of every image of a data set, undecoded: from `data.sizes()`, `data.get_target(i)["orig_size"]`,
-    or the data set that a torch `Subset` is part of. TrainingError when there is none of these."""
+    """(height, width) in pixels of each image of a data set, without decoding it: from `data.sizes()`, from
+    `data.get_target(i)["orig_size"]`, or from the data set behind a torch `Subset`. Otherwise raises TrainingError."""
     if hasattr(data, "sizes"):
         return list(data.sizes())
     if hasattr(data, "get_target"):
