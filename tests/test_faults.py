@@ -77,7 +77,7 @@ def straight(tmp_path_factory):
     ("--data=", "--data is empty"), ("--preset=", "--preset is empty"), ("--weights=", "--weights is empty"), ("--patience 0", "--patience is 0"), ("--evaluate-every -1", "1 or more"),
     ("--save-minutes nan", "--save-minutes is nan"), ("--num-queries -3", "--num-queries is -3"), ("--set image_size=128", "64 pixels"), ("--set heads=0", "heads is 0"),
     ("--set encoder_layers=1000000000", "at most 1000"), ("--set dropout=NaN", "dropout"), ("--set image_std=[0,0,0]", "image_std"), ("--set conv_widths=[100000]", "conv_widths"),
-    ("--set speed=11", "choose one of"), ("--preset voc", "--backbone-weights imagenet"), ("--preset paper", "--backbone-weights imagenet"), ("--set backbone=resnet18", "--backbone-weights none"),
+    ("--set classes=[1]", "those of the data"), ("--device cuda" if not torch.cuda.is_available() else "--set device=tpu", "device"), ("--set speed=11", "choose one of"), ("--preset voc", "--backbone-weights imagenet"), ("--preset paper", "--backbone-weights imagenet"), ("--set backbone=resnet18", "--backbone-weights none"),
     ("--preset photos", "--backbone-weights"), ("--cache 0", "--weights"), ("--weights nano-shapes --cache 0", "1 or more"), ("--weights nano-shapes --set image_size=128", "64 pixels"),
 ])
 def test_a_setting_that_makes_no_sense(words, hint, tmp_path, capsys):

@@ -193,8 +193,9 @@ def settings(pairs: list, kind: type) -> dict:
         name = {"decay": "cooldown"}.get(name, name)  # what an older run.json calls it
         if name not in known:
             raise UsageError(f"--set {pair}: unknown name; choose one of {', '.join(known)}")
+        if name == "classes": raise UsageError(f"--set {pair}: the classes are those of the data: leave it out")
         try: value = json.loads(text)
-        except json.JSONDecodeError: value = text
+        except (json.JSONDecodeError, RecursionError): value = text
         if name in [f.name for f in fields(kind)]:
             chosen[name] = value
     return chosen
@@ -345,6 +346,7 @@ def train(args) -> int:
     "Train a model; see the notebook for what is left in its folder."
     from nanodetr.runs.folder import locked
     from nanodetr.runs.plan import RunPlan
+    from nanodetr.training import choose_device
 
     check_arguments(args)
     folder = before = None
@@ -371,6 +373,7 @@ def train(args) -> int:
     asked = {name: getattr(args, name) for name in ("overfit", "turns", "cache", "cache_after", "freeze_backbone", "patience", "evaluate_every")}
     plan = RunPlan.of(model.config, config, train_data, val_data, **asked)
     if before: check_classes(before, train_data), before.check_same(plan, folder)
+    choose_device(config.device)
     scenes = [val_data[i] for i in range(min(8, len(val_data)))]  # whatever cannot be read is known before the folder is made
     if args.dry_run:
         describe(args, model, config, train_data, val_data, folder or args.out or "runs/ (a new folder; this was a dry run, nothing is written)")

@@ -24,7 +24,7 @@ from ..training import TRAINING_PRESETS, TrainConfig, TrainingError
 # %% ../../nbs/runs/plan.ipynb #91a20008
 # name: (least, greatest); a whole number or any, as its default is. Of the others: what they may be.
 RANGES = {"epochs": (1, 1_000_000), "batch_size": (1, 1_000_000), "accumulate": (1, 1_000_000), "lr": (0, 10), "backbone_lr": (0, 10),
-          "weight_decay": (0, 10), "beta2": (0, 1), "clip": (0, 1e6), "warmup": (0, 1), "cooldown": (0, 1), "no_object_weight": (0, 1000),
+          "weight_decay": (0, 10), "beta2": (0, 1), "clip": (0, 1_000_000), "warmup": (0, 1), "cooldown": (0, 1), "no_object_weight": (0, 1000),
           "ema": (0, 1), "workers": (0, 256), "seed": (0, 2 ** 46)}
 BELOW = ("beta2", "ema")  # the end of the range is not in it
 CHOICES = {"schedule": ("linear", "cosine", "step", "constant")}
