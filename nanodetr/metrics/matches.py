@@ -49,17 +49,20 @@ def _column(items: list, key: str, what: str, default=None) -> np.ndarray:
         if key not in item and default is None:
             raise EvaluationError(f"{what} {i} has no {key!r}: every image needs it, even if it is empty")
         n = len(item["labels"])
-        part = torch.as_tensor(item[key]).detach().cpu() if key in item else torch.full((n,), default).double()
+        try: part = torch.as_tensor(item[key]).detach().cpu() if key in item else torch.full((n,), default).double()
+        except (TypeError, ValueError, RuntimeError): raise EvaluationError(f"{what} {i} has {key} that are not numbers") from None
         if len(part) != n: raise EvaluationError(f"{what} {i} has {n} labels but {len(part)} {key}: give one per box")
         parts.append(part)
     return torch.cat(parts).numpy() if parts else np.zeros(0)
 
 # %% ../../nbs/metrics/matches.ipynb #13e6d98d
-def _check(what: str, image, label, boxes, score, num_classes: int) -> None:
+def _check(what: str, image, label, boxes, score, flags, num_classes: int) -> None:
     "Raise an EvaluationError that names the first image with a value that makes no sense."
     sides = boxes[:, 2:] - boxes[:, :2]
     outside = f"a label outside 0..{num_classes - 1}: labels index the class names"
     wrong = {outside: (label < 0) | (label >= num_classes),
+             "a label that is not a whole number: labels index the class names": label != np.floor(label),
+             "an iscrowd or difficult that is neither 0 nor 1": ~np.isin(flags, (0, 1)).all(axis=0),
              "a box that is not finite: look for NaN in the model or the file": ~np.isfinite(boxes).all(axis=1),
              "a box that ends before it begins: boxes must be xyxy pixels, not cxcywh": (sides < 0).any(axis=1),
              "a score that is not finite: look for NaN in the model or the file": ~np.isfinite(score)}
@@ -74,15 +77,15 @@ def make_table(items: list, what: str, num_classes: int, inclusive: bool = False
     what: "detections" or "targets", for messages. inclusive: boxes hold first and last pixel, as raw VOC files do.
     Raises EvaluationError, naming the image.
     """
-    label = _column(items, "labels", what).astype(np.int64)
+    label, crowd, difficult = (_column(items, key, what, default) for key, default in (("labels", None), ("iscrowd", 0), ("difficult", 0)))
     image = np.repeat(np.arange(len(items)), np.array([len(item["labels"]) for item in items], dtype=np.int64))
     boxes = _column(items, "boxes", what).astype(np.float64).reshape(-1, 4)
     score = _column(items, "scores", what, None if what == "detections" else 0).astype(np.float64)
-    _check(what, image, label, boxes, score, num_classes)
+    _check(what, image, label, boxes, score, [crowd, difficult], num_classes)
     area = (boxes[:, 2:] - boxes[:, :2] + inclusive).prod(axis=1)
     given = _column(items, "area", what, float("nan")).astype(np.float64)
     area = np.where(np.isnan(given), area, given)
-    crowd, difficult = (_column(items, key, what, 0).astype(bool) for key in ("iscrowd", "difficult"))
+    label, crowd, difficult = label.astype(np.int64), crowd.astype(bool), difficult.astype(bool)
     order = np.lexsort((-score, image, label))  # the last key counts most
     group = (label * max(len(items), 1) + image)[order]
     rank = np.arange(len(group)) - np.searchsorted(group, group)
