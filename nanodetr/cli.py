@@ -8,6 +8,7 @@ __all__ = ['EXIT_CODES', 'EXAMPLES', 'OneLineParser', 'convert_command', 'follow
 # %% ../nbs/tools/cli.ipynb #9415de0e
 import argparse
 import sys
+import warnings
 from pathlib import Path
 
 from .commands.detect import detect_command
@@ -196,6 +197,7 @@ def main(arguments: list = None) -> int:
     args = parser().parse_args(arguments)
     command = {"train": train, "evaluate": evaluate_command, "detect": detect_command, "check": check_command,
                "convert": convert_command, "follow": follow_command}[args.command]
+    usual, warnings.formatwarning = warnings.formatwarning, lambda message, *place, **more: f"nanodetr: note: {' '.join(str(message).split())}\n"
     try:
         return command(args)
     except KeyboardInterrupt as stop:
@@ -204,3 +206,4 @@ def main(arguments: list = None) -> int:
     except (NanodetrError, OSError) as error:
         say("nanodetr: error:", " ".join(str(error).split()))
         return 2
+    finally: warnings.formatwarning = usual

@@ -239,7 +239,7 @@ def test_coco_results_are_read_back(tmp_path, capsys):
     assert {row["image_id"] for row in rows} == set(range(689, 701)) and {row["category_id"] for row in rows} <= {10, 20, 30, 40}
     status, out, err = run(capsys, "evaluate", "--detections", tmp_path / "dt.json", "--annotations", tmp_path / "gt.json", "--json", "--plots", tmp_path / "report.png")
     scores = strict(out)
-    assert status == 0 and scores["AP50"] > 0.9 and scores["images"] == 12 and "12 images are few" in err
+    assert status == 0 and scores["AP50"] > 0.9 and scores["images"] == 12 and "12 images, which is little" in err
     low, high = scores["intervals"]["AP50"]
     assert low <= scores["AP50"] <= high and Image.open(tmp_path / "report.png").size[0] > 900
     shutil.copy(tmp_path / "val/000.png", tmp_path / "val/stranger.png")
@@ -258,6 +258,20 @@ def test_coco_without_annotations(tmp_path, capsys):
     assert {(row["image_id"], Path(row["file_name"]).name) for row in rows} == {(1, "0.png"), (2, "1.png")}
     assert all(row["category"] == ShapesDataset("val", n=1).classes[row["category_id"] - 1] for row in rows)
     assert "--coco" in detect(capsys, photos[0], "--annotations", tmp_path / "gt.json")[2]
+
+
+def test_a_crowd_and_a_warning_are_told_in_one_line_each(tmp_path, capsys):
+    "More objects than COCO's rule looks at; and a library's warning has no place in the source for people."
+    truth = {"images": [{"id": 1, "file_name": "a.jpg", "width": 900, "height": 900}], "categories": [{"id": 1, "name": "ant"}],
+             "annotations": [{"id": k + 1, "image_id": 1, "category_id": 1, "bbox": [k % 30 * 20, k // 30 * 20, 9, 9], "area": 81, "iscrowd": 0} for k in range(150)]}
+    rows = [{"image_id": 1, "category_id": 1, "bbox": row["bbox"], "score": 0.9} for row in truth["annotations"]]
+    (tmp_path / "gt.json").write_text(json.dumps(truth))
+    (tmp_path / "dt.json").write_text(json.dumps(rows))
+    files = "--detections", tmp_path / "dt.json", "--annotations", tmp_path / "gt.json"
+    status, out, err = run(capsys, "evaluate", *files, "--json")
+    assert status == 0 and strict(out)["AP50"] < 0.7 and "150 objects" in err and "voc2012" in err and "1 image, which" in err
+    status, out, err = run(capsys, "evaluate", *files, "--json", "--protocol", "voc2012")
+    assert strict(out)["AP50"] == 1 and "150 objects" not in err
 
 
 # --- models

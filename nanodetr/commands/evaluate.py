@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FEW_IMAGES', 'PLOT_ENDINGS', 'pick_device', 'load_model', 'match_names', 'OnlyClasses', 'SharedClasses', 'some_of',
-           'open_split', 'drawn_only', 'trained_on', 'evaluate_command', 'judge', 'summary', 'report', 'check_plots',
-           'draw_report']
+           'open_split', 'drawn_only', 'trained_on', 'evaluate_command', 'notes', 'judge', 'summary', 'report',
+           'check_plots', 'draw_report']
 
 # %% ../../nbs/commands/evaluate.ipynb #c0d7b005
 import json
@@ -154,6 +154,17 @@ def evaluate_command(args) -> int:
 FEW_IMAGES = 100
 
 
+def notes(targets: list, protocol: str) -> None:
+    "Say what a reader of the scores should know about the set."
+    from nanodetr.metrics.matches import MOST_DETECTIONS
+
+    if len(targets) < FEW_IMAGES:
+        say(f"note: the set has {len(targets)} image{'s' * (len(targets) != 1)}, which is little: two models may differ by several points of AP and be equally good; {FEW_IMAGES} or more tell them apart better")
+    most = max((int(torch.bincount(torch.as_tensor(target["labels"]).long()).max()) for target in targets if len(target["labels"])), default=0)
+    if protocol == "coco" and most > MOST_DETECTIONS:
+        say(f"note: an image has {most} objects of one class, and COCO's rule looks at the {MOST_DETECTIONS} surest detections of a class in an image: --protocol voc2012 looks at all")
+
+
 def judge(detections: list, targets: list, classes: list, args) -> int:
     "Scores, intervals and, where asked for, the picture of detections against the truth."
     from nanodetr.evaluation import PROTOCOLS, RECALL_POINTS, evaluate_detections
@@ -164,7 +175,7 @@ def judge(detections: list, targets: list, classes: list, args) -> int:
     if args.draws:
         matches = match_detections(detections, targets, args.protocol, classes)
         scores["intervals"] = score_intervals(matches, RECALL_POINTS.get(PROTOCOLS[args.protocol]), args.draws)
-    if len(targets) < FEW_IMAGES: say(f"note: {len(targets)} images are few: two models may differ by several points of AP and be equally good; {FEW_IMAGES} or more tell them apart better")
+    notes(targets, args.protocol)
     if args.plots: write_new(args.plots, lambda path: draw_report(detections, targets, scores, classes, path, Path(args.plots)), "--plots")
     return report(scores, args)
 
