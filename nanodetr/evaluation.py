@@ -64,11 +64,10 @@ def detection_kinds(detection: dict, target: dict, threshold=0.5, iou=0.5, low=0
     labels, wanted = (as_array(item["labels"], int) for item in (detection, target))
     scores = as_array(detection["scores"], float)
     crowd, difficult = (as_array(target.get(key, np.zeros(len(wanted))), bool) for key in ("iscrowd", "difficult"))
-    ious = overlap(boxes[:, None], objects[None], crowd)  # (D,N)
     kinds, found = ["dropped"] * len(scores), np.zeros(len(wanted), dtype=bool)
     for d in np.argsort(-scores, kind="stable"):
         if scores[d] < threshold: break
-        kinds[d], claimed = _kind(ious[d], labels[d] == wanted, found, crowd | difficult, iou, low)
+        kinds[d], claimed = _kind(overlap(boxes[d], objects, crowd), labels[d] == wanted, found, crowd | difficult, iou, low)
         if claimed is not None: found[claimed] = True
     return kinds, ~found & ~(crowd | difficult)
 

@@ -3,11 +3,14 @@ import contextlib
 import io
 import json
 import math
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from nanodetr.errors import DataError, NanodetrError
 from nanodetr.evaluation import (EvaluationError, average_precision, detection_kinds, error_breakdown, evaluate,
@@ -350,3 +353,104 @@ def test_evaluate_prefers_get_target_and_rejects_emptiness():
     assert result["per_class"]["a"]["objects"] == len(data) and result["AP"] == 0
     data.items = []
     with pytest.raises(EvaluationError, match="empty"): evaluate(Answers([], 3), data, progress=False)
+
+
+# --- how sure, what is confused, how much memory
+
+def drawn_set(seed, images=8, classes=3):
+    "A scene whose scores are all different."
+    detections, targets = scene(seed, images=images, classes=classes, grid=False)
+    return detections, targets
+
+
+@pytest.mark.parametrize("protocol", ["coco", "voc2007", "voc2012"])
+def test_intervals_are_those_of_really_drawn_sets(protocol):
+    from nanodetr.evaluation import PROTOCOLS, RECALL_POINTS
+    from nanodetr.metrics.intervals import bootstrap, draw_images, score_intervals
+    from nanodetr.metrics.matches import match_detections
+
+    for seed in range(4):
+        detections, targets = drawn_set(seed)
+        names = ["a", "b", "c"]
+        matches = match_detections(detections, targets, protocol, names)
+        fast, slow = bootstrap(matches, RECALL_POINTS.get(PROTOCOLS[protocol]), 30, seed), []
+        for b, counts in enumerate(draw_images(len(targets), 30, seed)):
+            chosen = np.repeat(np.arange(len(counts)), counts)
+            scores = evaluate_detections([detections[i] for i in chosen], [targets[i] for i in chosen], protocol, names)
+            slow.append(scores["AP50"])
+            for k, name in enumerate(names):
+                assert abs(scores["per_class"][name]["AP50"] - (-1 if np.isnan(fast[b, k, 0]) else fast[b, k, 0])) < 1e-12
+        low, high = score_intervals(matches, RECALL_POINTS.get(PROTOCOLS[protocol]), 30, seed)["AP50"]
+        defined = [score for score in slow if score > -1]
+        assert math.isclose(low, np.quantile(defined, 0.025)) and math.isclose(high, np.quantile(defined, 0.975))
+
+
+def test_intervals_in_blocks_are_the_same(monkeypatch):
+    from nanodetr.metrics import intervals
+    from nanodetr.metrics.matches import match_detections
+
+    matches = match_detections(*drawn_set(1), classes=["a", "b", "c"])
+    whole = intervals.bootstrap(matches, None, 40)
+    monkeypatch.setattr(intervals, "NUMBERS_AT_ONCE", 100)
+    assert np.array_equal(whole, intervals.bootstrap(matches, None, 40), equal_nan=True)
+    assert not np.array_equal(whole, intervals.bootstrap(matches, None, 40, seed=1), equal_nan=True)
+
+
+@pytest.mark.parametrize("protocol", ["coco", "voc2012"])
+def test_blocks_of_pairs_change_nothing(protocol, monkeypatch):
+    from nanodetr.metrics import matches
+
+    for seed in range(12):
+        detections, targets = scene(seed)
+        whole = matches.match_detections(detections, targets, protocol)
+        monkeypatch.setattr(matches, "PAIRS_AT_ONCE", 5)
+        small = matches.match_detections(detections, targets, protocol)
+        monkeypatch.undo()
+        assert np.array_equal(whole.status, small.status) and np.array_equal(whole.ignored, small.ignored)
+
+
+def test_memory_stays_small_in_a_crowd():
+    "5,000 detections against 1,000 objects in one image, 5 million pairs (440 MB at once): evaluated, broken down and tabulated in less than 300 MB."
+    import tracemalloc
+
+    from nanodetr.metrics.confusion import confusion_matrix
+    random = np.random.default_rng(0)
+
+    def crowd(n, **more):
+        corner = random.uniform(0, 4000, (n, 2))
+        return [{"labels": np.zeros(n, int), "boxes": np.concatenate([corner, corner + random.uniform(10, 60, (n, 2))], 1), **more}]
+
+    detections, targets = crowd(5_000, scores=random.random(5_000)), crowd(1_000)
+    tracemalloc.start()
+    try:
+        for protocol in ("coco", "voc2012"): evaluate_detections(detections, targets, protocol, ["car"])
+        error_breakdown(detections, targets, threshold=0.9), confusion_matrix(detections, targets, 1, threshold=0.9)
+        assert tracemalloc.get_traced_memory()[1] < 300e6
+    finally: tracemalloc.stop()
+
+
+@settings(max_examples=10_000 if os.environ.get("NANODETR_FUZZ") else 40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 2**32 - 1), images=st.integers(1, 6), classes=st.integers(1, 4), most=st.integers(1, 30), grid=st.booleans(), crowds=st.sampled_from([0, 0.3, 1]),
+       steps=st.sampled_from([1, 3, 50]))
+def test_any_scene_is_judged_as_by_pycocotools(seed, images, classes, most, grid, crowds, steps, tmp_path):
+    "And what is written is read back: the same numbers from the files. NANODETR_FUZZ: 10,000 scenes."
+    detections, targets = scene(seed, images, classes, most, grid, crowds, steps)
+    if not sum(len(d["labels"]) for d in detections): return
+    names = [f"class {k}" for k in range(classes)]
+    judge = pycocotools_numbers(*write(tmp_path, detections, targets, classes))
+    check_equal(evaluate_detections(detections, targets, classes=names), judge, names)
+    check_equal(evaluate_detections(*(loaded := load_coco_results(tmp_path / "gt.json", tmp_path / "dt.json"))[:2], classes=loaded[2]), judge, names)
+
+
+@settings(max_examples=10_000 if os.environ.get("NANODETR_FUZZ") else 60, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), classes=st.integers(1, 4), threshold=st.sampled_from([0.0, 0.3, 0.9]))
+def test_the_table_of_confusions_adds_up(seed, classes, threshold):
+    from nanodetr.metrics.confusion import confusion_matrix
+
+    detections, targets = scene(seed, classes=classes, crowds=0)
+    for target in targets: target["difficult"][:] = False
+    table = confusion_matrix(detections, targets, classes, threshold)
+    labels, kept = (torch.cat(parts) for parts in ([t["labels"] for t in targets], [d["labels"][d["scores"] >= threshold] for d in detections]))
+    assert table[:classes].sum(1).tolist() == torch.bincount(labels, minlength=classes).tolist()
+    assert table[:, :classes].sum(0).tolist() == torch.bincount(kept, minlength=classes).tolist() and table[-1, -1] == 0
+    assert np.trace(table) == error_breakdown(detections, targets, threshold)["correct"]

@@ -213,7 +213,7 @@ def fetch_from_hub(name: str) -> Path:
                               'client that fetches it: pip install "nanodetr[hub]"') from None
     try:
         for weights in WEIGHT_FILES:
-            folder = Path(snapshot_download(name, allow_patterns=["config.json", "preprocessor_config.json", weights]))
+            folder = Path(snapshot_download(name, allow_patterns=["config.json", "preprocessor_config.json", "processor_config.json", weights]))
             if (folder / weights).is_file(): return folder
     except Exception as error:  # no network, no such model, no permission: the client has a class for each
         why = type(error).__name__

@@ -6,9 +6,10 @@
 __all__ = ['NAME_TABLE', 'COLUMNS', 'RESNET_BLOCKS', 'OFFICIAL_ARGS', 'HF_ONLY', 'COCO_CLASSES', 'LAYOUT_SIGNS',
            'OFFICIAL_LIMITS', 'HF_LIMITS', 'read_table', 'rename_tensor', 'cut_projections', 'stack_projections',
            'translate_names', 'from_official', 'torchvision_name', 'from_hf', 'count_layers', 'resnet_name',
-           'read_sizes', 'facts_in_args', 'check_hf', 'hf_classes', 'facts_in_hf', 'unwrap_checkpoint',
-           'strip_wrapping', 'layout_of', 'open_checkpoint', 'read_own', 'read_checkpoint', 'check_expressible',
-           'join_heads', 'to_official', 'to_hf', 'hf_config', 'hf_processor', 'layout_writers', 'write_checkpoint']
+           'read_sizes', 'facts_in_args', 'check_hf', 'hf_classes', 'hf_size', 'hf_pixels', 'facts_in_hf',
+           'unwrap_checkpoint', 'strip_wrapping', 'layout_of', 'open_checkpoint', 'has_weights', 'refuse_parent',
+           'check_finite', 'read_own', 'read_checkpoint', 'check_expressible', 'join_heads', 'to_official', 'to_hf',
+           'hf_config', 'hf_processor', 'layout_writers', 'write_checkpoint']
 
 # %% ../../nbs/checkpoints/layouts.ipynb #16a7d098
 import argparse
@@ -23,7 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from .config import DETRConfig
-from .files import (NO_FILE, fetch_from_hub, is_foreign, load_pickle, read_json_object, run_weights,
+from .files import (NO_FILE, WEIGHT_FILES, fetch_from_hub, is_foreign, load_pickle, read_json_object, run_weights,
                                         read_safetensors, shipped_models, weights_file, write_together)
 from ..errors import CheckpointError, ConfigError, NanodetrError
 
@@ -191,24 +192,74 @@ def check_hf(config: dict) -> None:
         raise CheckpointError("config.json: downsample_in_first_stage is true: torchvision's ResNet has no such form")
 
 # %% ../../nbs/checkpoints/layouts.ipynb #f952ff7b
-def hf_classes(config: dict):
-    "Class names by id, from id2label; None where there are none or only LABEL_0, LABEL_1, ..."
-    names = {int(i): str(name) for i, name in (config.get("id2label") or {}).items()}
-    named = not all(name.startswith("LABEL_") for name in names.values())
-    return [names[i] for i in sorted(names)] if named and sorted(names) == list(range(len(names))) else None
+def hf_classes(config: dict, count: int = None, say=print):
+    """Class names by number, from id2label; None where there are none or only LABEL_0, LABEL_1, ...
 
-def facts_in_hf(config: dict, processor: dict) -> dict:
-    "What config.json and preprocessor_config.json (or {}) of Hugging Face say for a DETRConfig."
-    check_hf(config)
-    body, size = config.get("backbone_config") or {}, processor.get("size") or {}
+    count: classes that the weights have (None: up to the largest number). A number without a name is "N/A", as in COCO's list.
+    say: called with what does not fit. Raises CheckpointError for a key that is no number.
+    """
+    try: names = {int(i): str(name) for i, name in (config.get("id2label") or {}).items()}
+    except (ValueError, TypeError, AttributeError): raise CheckpointError("config.json: id2label is no table from numbers to names: restore it") from None
+    if all(name.startswith("LABEL_") for name in names.values()): return None
+    count = max(names) + 1 if count is None else count
+    missing, beyond = [i for i in range(count) if i not in names], [f"{i} ({names[i]})" for i in sorted(names) if not 0 <= i < count]
+    if missing or beyond:
+        say(f"note: config.json: the weights have classes 0 to {count - 1}; id2label" + (f" has no name for {', '.join(map(str, missing))}: called N/A" if missing else "")
+            + (";" * bool(missing and beyond)) + (f" names {', '.join(beyond)}, which cannot occur" if beyond else ""))
+    return [names.get(i, "N/A") for i in range(count)]
+
+# %% ../../nbs/checkpoints/layouts.ipynb #53d29944
+def hf_size(processor: dict, say=print) -> dict:
+    "image_size and max_size from preprocessor_config.json (or {}); `say` is called where something else is done, or assumed."
+    size, usual = processor.get("size"), "short side 800, long side at most 1333"
     if not isinstance(size, dict): size = {"shortest_edge": size, "longest_edge": processor.get("max_size")}
+    size = {name: value for name, value in size.items() if value is not None}
+    for name, value in size.items():
+        if type(value) is not int or value < 1: raise CheckpointError(f"preprocessor_config.json: size has {name} {value!r}, but pixels are wanted: restore it")
+    if processor.get("do_resize") is False:
+        say("note: preprocessor_config.json: do_resize is false, so pictures were made ready before; here they are resized as "
+            "detectors mostly are: " + usual)
+        return {}
+    if "shortest_edge" in size:
+        short = size["shortest_edge"]
+        return {"image_size": short, "max_size": size.get("longest_edge", 100 * short)}
+    if size.keys() >= {"max_height", "max_width"}:
+        low, high = sorted((size["max_height"], size["max_width"]))
+        if low != high: say(f"note: preprocessor_config.json: pictures are fitted into {size['max_height']} x {size['max_width']} (height, width) there; "
+                            f"here: short side {low}, long side at most {high}, whichever it is")
+        return {"image_size": low, "max_size": high}
+    if size.keys() >= {"height", "width"}:
+        short = min(size["height"], size["width"])
+        longest = max(size["height"], size["width"], round(short * 1333 / 800))
+        say(f"note: preprocessor_config.json: pictures are stretched to {size['height']} x {size['width']} (height, width) there; here their shape is kept: "
+            f"short side {short}, long side at most {longest}. For other sizes: DETR.from_pretrained(..., image_size=, max_size=)")
+        return {"image_size": short, "max_size": longest}
+    say(f"note: {'preprocessor_config.json says no size' if processor else 'no preprocessor_config.json beside the weights'}: assumed are {usual}"
+        + ("" if processor else ", and ImageNet's mean and deviation"))
+    return {}
+
+
+def hf_pixels(processor: dict) -> dict:
+    "image_mean and image_std for pixels in 0..1 from preprocessor_config.json (or {})."
+    scale = 255 * processor.get("rescale_factor", 1 / 255) if processor.get("do_rescale", True) else 255.0   # of ours to theirs
+    mean, std = processor.get("image_mean"), processor.get("image_std")
+    if processor.get("do_normalize") is False: mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    if abs(scale - 1) < 1e-6: return {name: value for name, value in (("image_mean", mean), ("image_std", std)) if value is not None}
+    mean, std = mean or (0.485, 0.456, 0.406), std or (0.229, 0.224, 0.225)
+    return {"image_mean": [value / scale for value in mean], "image_std": [value / scale for value in std]}
+
+# %% ../../nbs/checkpoints/layouts.ipynb #1df473ef
+def facts_in_hf(config: dict, processor: dict, count: int = None, say=print) -> dict:
+    """What config.json and preprocessor_config.json (or {}) of Hugging Face say for a DETRConfig.
+
+    count: classes that the weights have; say: called with each note on what is assumed or done otherwise.
+    """
+    check_hf(config)
+    body = config.get("backbone_config") or {}
     facts = {"heads": config.get("encoder_attention_heads"), "dropout": config.get("dropout"),
-             "classes": hf_classes(config),
+             "classes": hf_classes(config, count, say),
              "dilation": bool(config.get("dilation")) or body.get("output_stride") == 16 or None,
-             "stride_first": body.get("downsample_in_bottleneck"), "image_size": size.get("shortest_edge"),
-             "max_size": size.get("longest_edge"), "image_mean": processor.get("image_mean"),
-             "image_std": processor.get("image_std")}
-    if processor.get("do_normalize") is False: facts |= {"image_mean": (0.0, 0.0, 0.0), "image_std": (1.0, 1.0, 1.0)}
+             "stride_first": body.get("downsample_in_bottleneck"), **hf_size(processor, say), **hf_pixels(processor)}
     return {name: value for name, value in facts.items() if value is not None}
 
 # %% ../../nbs/checkpoints/layouts.ipynb #51c3f828
@@ -254,8 +305,36 @@ def open_checkpoint(source) -> tuple:
     if isinstance(source, dict): return *unwrap_checkpoint(source), {}, {}, ""
     file = weights_file(Path(source) if Path(source).exists() else fetch_from_hub(str(source)))
     state, settings = unwrap_checkpoint(read_safetensors(file) if file.suffix == ".safetensors" else load_pickle(file))
-    config, processor = (read_json_object(file.with_name(f"{name}.json")) for name in ("config", "preprocessor_config"))
+    config, processor, both = (read_json_object(file.with_name(f"{name}.json")) for name in ("config", "preprocessor_config", "processor_config"))
+    processor = processor or both.get("image_processor") or {}  # newer transformers may write one file for all processors
     return state, settings, config, processor, f"{Path(source).name}/{file.name}"
+
+# %% ../../nbs/checkpoints/layouts.ipynb #06d260e9
+def has_weights(folder: Path) -> bool:
+    "Does the folder itself hold weights?"
+    return any((folder / name).is_file() for name in (*WEIGHT_FILES, "best.safetensors")) or any(folder.glob("*.pth"))
+
+
+def refuse_parent(source) -> None:
+    "Raises CheckpointError when `source` is a folder without weights that has folders with weights: names them."
+    source = Path(source)
+    if not source.is_dir() or has_weights(source): return
+    number = lambda path: (int(re.sub(r"\D", "", path.name)[:18] or 0), path.name)
+    inside = sorted((path for path in source.iterdir() if path.is_dir() and has_weights(path)), key=number)
+    if not inside: return
+    names = ", ".join(path.name for path in inside[-5:])
+    raise CheckpointError(f"{source}: holds no weights itself, but {len(inside)} of its folders do ({'..., ' * (len(inside) > 5)}{names}): "
+                          f"give one of them, as in {inside[-1]}")
+
+
+def check_finite(state: dict, name: str) -> dict:
+    "The state dict as it is. Raises CheckpointError when a number in it is NaN or infinite."
+    for tensor_name, tensor in state.items():
+        if not tensor.is_floating_point() or bool(torch.isfinite(tensor).all()): continue
+        bad = int((~torch.isfinite(tensor)).sum())
+        raise CheckpointError(f"{name}: {tensor_name} holds {bad:,} of {tensor.numel():,} numbers that are NaN or infinite: the training "
+                              "went wrong or the file is damaged; take an earlier checkpoint, or train with a smaller rate")
+    return state
 
 # %% ../../nbs/checkpoints/layouts.ipynb #18a6eae8
 def read_own(source, **known) -> tuple:
@@ -269,7 +348,7 @@ def read_own(source, **known) -> tuple:
     for needed in (file, config):
         if not needed.is_file(): raise CheckpointError(f"{needed}: {NO_FILE}, or {', '.join(shipped_models())}")
     if known: raise ConfigError(f"{config} says all about this model: leave out {', '.join(known)}")
-    return DETRConfig.from_json(config.read_bytes(), str(config)), read_safetensors(file)
+    return DETRConfig.from_json(config.read_bytes(), str(config)), check_finite(read_safetensors(file), str(file))
 
 # %% ../../nbs/checkpoints/layouts.ipynb #16eed1af
 def read_checkpoint(source, config=None, say=print, **known) -> tuple:
@@ -278,9 +357,11 @@ def read_checkpoint(source, config=None, say=print, **known) -> tuple:
     source: a .pth, .bin or .safetensors file, a folder, a state dict, or the name of a model: shipped, or on the hub.
     config: Hugging Face's configuration (a dict or its object) for a state dict; files have theirs beside them.
     known: fields of the configuration that no file tells, or tells wrongly, as in dilation=True, heads=4, classes=[...].
+    say: called with each note on what is left out or assumed.
     Raises CheckpointError, ConfigError.
     """
     name = "state dict" if isinstance(source, dict) else str(source)
+    if not isinstance(source, dict): refuse_parent(source)
     if not is_foreign(source):
         return *read_own(source, **known, **({} if config is None else {"config": config})), "nanodetr"
     try:
@@ -292,8 +373,10 @@ def read_checkpoint(source, config=None, say=print, **known) -> tuple:
             raise CheckpointError("these are this library's own names, which do not tell the configuration: give the "
                                   "folder that save_pretrained wrote, or use load_state_dict of a DETR(config)")
         state = from_official(state) if layout == "official" else from_hf(state)
-        facts = facts_in_args(settings) if layout == "official" else facts_in_hf(config, processor)
-        sizes = read_sizes(state)
+        sizes = read_sizes(check_finite(state, name))
+        known_size = known.keys() >= {"image_size", "max_size"}
+        tell = lambda note: None if isinstance(source, dict) or known_size and "size" in note else say(f"{name}: {note}")
+        facts = facts_in_args(settings) if layout == "official" else facts_in_hf(config, processor, sizes["num_classes"], tell)
         for field in sizes.keys() & known.keys():
             if known[field] != sizes[field]:
                 raise CheckpointError(f"{field} is {sizes[field]!r} in the weights, not {known[field]!r}: leave it out "

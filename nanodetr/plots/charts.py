@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ERROR_COLOURS', 'plot_heat', 'plot_attention', 'plot_positions', 'plot_curves', 'plot_losses',
-           'plot_precision_recall', 'plot_error_breakdown', 'plot_query_places']
+           'plot_precision_recall', 'plot_error_breakdown', 'plot_evaluation', 'plot_query_places']
 
 # %% ../../nbs/plots/charts.ipynb #7b324b90
 import math
@@ -203,6 +203,47 @@ def plot_error_breakdown(counts, title=None, ax=None):
     ax.spines["bottom"].set_visible(False)
     if title: ax.set_title(title)
     return ax.figure
+
+# %% ../../nbs/plots/charts.ipynb #d5d249c5
+def _worst(confusion, limit: int) -> list:
+    "The `limit` classes with the most mistakes in a (C+1,C+1) table, in their own order."
+    mistakes = confusion.sum(0)[:-1] + confusion.sum(1)[:-1] - 2 * confusion.diagonal()[:-1]
+    return sorted(np.argsort(-mistakes, kind="stable")[:limit].tolist())
+
+
+def plot_evaluation(per_class, confusion, counts, title=None, intervals=None, limit=12):
+    """How good a detector is, in three panels: AP50 of each class, which class is taken for which, and the kinds of mistake.
+
+    per_class: {name: {"AP50", "objects"}} as `evaluate_detections` gives; intervals: {name: (low, high) or None} for whiskers;
+    confusion (C+1,C+1): of `confusion_matrix`; counts: of `error_breakdown`; limit: at most so many classes are shown.
+    """
+    names, confusion = list(per_class), to_numpy(confusion)
+    shown = _worst(confusion, limit)
+    short = [str(names[k]) if len(str(names[k])) < 15 else f"{str(names[k])[:13]}\u2026" for k in shown]
+    figure, axes = new_figure(9, max(2.9, 0.26 * len(shown) + 1.5), 1, 3, width_ratios=[1, 1.5, 0.9])
+    for y, k in enumerate(shown):
+        score = per_class[names[k]]["AP50"]
+        axes[0].barh(y, max(score, 0), color=class_colour(k), height=0.62)
+        low, high = (intervals or {}).get(names[k]) or (score, score)
+        if high > low: axes[0].plot([low, high], [y, y], color=INK, linewidth=1.1)
+        axes[0].text(max(score, high, 0) + 0.02, y, f"{score:.2f}" if score >= 0 else "-", va="center", fontsize=7.5)
+    axes[0].set_yticks(range(len(shown)), [f"{name} ({per_class[names[k]]['objects']})" for name, k in zip(short, shown)])
+    axes[0].set(xlim=(0, 1.18), ylim=(len(shown) - 0.5, -0.5), xticks=[0, 0.5, 1])
+    axes[0].set_title("AP50 (objects)")
+    table = confusion[np.ix_([*shown, len(names)], [*shown, len(names)])]
+    share = table / np.maximum(confusion.sum(1)[[*shown, len(names)]][:, None], 1)
+    plot_heat(share, [*short, "background"], [*short, "missed"], fmt=None, ax=axes[1], vmin=0, vmax=1)
+    for (i, j), number in np.ndenumerate(table):
+        if number: axes[1].text(j, i, f"{number}", ha="center", va="center", fontsize=6.5, color=text_colour(COST.reversed()(share[i, j])[:3]))
+    axes[1].tick_params(axis="x", labelrotation=60 if len(shown) > 4 else 30, labelsize=7)
+    axes[1].tick_params(axis="y", labelsize=7)
+    axes[1].set_title("What was there, what was said")
+    plot_error_breakdown(counts, "Kinds of mistake", axes[2])
+    axes[2].set_xlim(0, 1.75 * max([*counts.values(), 1]))
+    if len(shown) < len(names): axes[0].set_xlabel(f"{len(shown)} of {len(names)} classes: the most mistakes")
+    if title:
+        with matplotlib.rc_context(STYLE): figure.suptitle(title, x=0.005, ha="left", fontsize=10, fontweight="bold")
+    return figure
 
 # %% ../../nbs/plots/charts.ipynb #750179b2
 def plot_query_places(boxes, query, labels=None, classes=None, title=None, queries=None) -> Picture:

@@ -1,0 +1,461 @@
+"""`nanodetr detect` and `evaluate` as people use them: folders and patterns, broken pictures, names that are taken, videos, files for COCO, models of others.
+
+NANODETR_FUZZ set: 10,000 random command lines in place of a few.
+"""
+import io
+import json
+import os
+import runpy
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from nanodetr.cli import main, parser
+from nanodetr.data import ShapesDataset
+from nanodetr.model import DETR, DETRConfig
+
+MANY = 10_000 if os.environ.get("NANODETR_FUZZ") else 60
+
+
+def scene(path: Path, k: int = 0, size: int = 64) -> Path:
+    "A drawn scene that the small model of the library knows."
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = ShapesDataset("val", size=size, n=k + 1)[k][0].permute(1, 2, 0).numpy() * 255
+    Image.fromarray(pixels.round().astype(np.uint8)).save(path)
+    return path
+
+
+def run(capsys, *words) -> tuple:
+    "(status, standard output, standard error) of a command."
+    status = main([str(word) for word in words])
+    out, err = capsys.readouterr()
+    assert "Traceback" not in err
+    return status, out, err
+
+
+def detect(capsys, *words, model="nano-shapes"): return run(capsys, "detect", model, *words, "--device", "cpu", "--quiet")
+
+
+def strict(text: str):
+    "JSON without NaN and Infinity, which are none."
+    def refuse(word): raise AssertionError(f"{word} is not JSON")
+    return json.loads(text, parse_constant=refuse)
+
+
+# --- nothing is written over
+
+def contents(folder: Path) -> dict: return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.mark.parametrize("way", ["plain", "symlink to the folder", "hard link", "symlink to the picture", "dangling link"])
+def test_an_input_is_never_written_over(way, tmp_path, capsys):
+    photo = scene(tmp_path / "photos/1.png")
+    out = tmp_path / "photos"
+    if way == "symlink to the folder":
+        out = tmp_path / "elsewhere"
+        out.symlink_to(tmp_path / "photos", target_is_directory=True)
+    elif way != "plain":
+        out = tmp_path / "out"
+        out.mkdir()
+        if way == "hard link": os.link(photo, out / "1.png")
+        else: (out / "1.png").symlink_to(photo if way == "symlink to the picture" else tmp_path / "nowhere.png")
+    before = contents(tmp_path)
+    assert detect(capsys, photo, "--out", out)[0] == 0
+    after = contents(tmp_path)
+    assert all(after[path] == data for path, data in before.items())
+    assert (out / "1-2.png").is_file() and not (tmp_path / "nowhere.png").exists()
+
+
+def test_namesakes_get_names_of_their_own(tmp_path, capsys):
+    "a/1.png, b/1.png, B/1.PNG and 1.jpg are four drawings; a second run writes four more."
+    photos = [scene(tmp_path / name, k) for k, name in enumerate(("a/1.png", "b/1.png", "c/1.PNG", "a/1.jpg"))]
+    for count in (4, 8):
+        status, out, _ = detect(capsys, *photos, "--out", tmp_path / "drawn")
+        assert status == 0 and len(list((tmp_path / "drawn").iterdir())) == count
+    told = [line.rsplit(" ", 1)[1] for line in out.splitlines() if "drawn in" in line]
+    assert len(set(told)) == 4 and all(Path(name).is_file() for name in told)
+
+
+def test_results_of_others_are_kept(tmp_path, capsys):
+    photo = scene(tmp_path / "1.png")
+    for name in ("found.json", "report.png"): (tmp_path / name).write_text("mine")
+    before = contents(tmp_path)
+    status, _, err = detect(capsys, photo, "--coco", tmp_path / "found.json")
+    assert status == 2 and "found.json" in err and "another name" in err
+    status, _, err = run(capsys, "evaluate", "nano-shapes", "--plots", tmp_path / "report.png")
+    assert status == 2 and "report.png" in err
+    DETR(DETRConfig.preset("nano")).save_pretrained(tmp_path / "model")
+    kept = contents(tmp_path / "model")
+    status, _, err = run(capsys, "convert", "nano-shapes", tmp_path / "model")
+    assert status == 2 and "not an empty folder" in err and contents(tmp_path / "model") == kept
+    assert run(capsys, "convert", tmp_path / "model", tmp_path / "model/config.json")[0] == 2
+    assert all(path.read_bytes() == data for path, data in before.items())
+    status, _, err = detect(capsys, photo, "--out", photo)
+    assert status == 2 and "is a file" in err
+
+
+def test_a_failure_leaves_no_half_file(tmp_path, capsys):
+    photo = scene(tmp_path / "1.png")
+    photo.write_bytes(photo.read_bytes()[:100])
+    assert detect(capsys, photo, "--coco", tmp_path / "found.json")[0] == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["1.png"]
+
+
+# --- what is given
+
+def test_files_folders_and_patterns(tmp_path, capsys):
+    for k, name in enumerate(("p/a.png", "p/q/b.JPG", "p/c [1].png", "x [y]/d.jfif", "p/._a.png", "p/notes.txt")):
+        path = tmp_path / name
+        scene(path if path.suffix in (".png", ".JPG") else path.with_suffix(".png"), k)
+        if path.suffix == ".jfif": Image.open(path.with_suffix(".png")).save(path, format="JPEG"); path.with_suffix(".png").unlink()
+    (tmp_path / "p/notes.png").unlink()
+    found = lambda *given: [Path(entry["file"]).relative_to(tmp_path).as_posix() for entry in strict(detect(capsys, *(tmp_path / g for g in given), "--json")[1])["images"]]
+    assert found("p") == ["p/a.png", "p/c [1].png", "p/q/b.JPG"]
+    assert found("p/c [1].png") == ["p/c [1].png"] and found("x [y]") == found("x [y]/*") == found("x*/*.jfif") == ["x [y]/d.jfif"]
+    assert found("p/*.png", "p/a.png") == ["p/a.png", "p/c [1].png"] and found("**/*.JPG") == ["p/q/b.JPG"]
+    for wrong in ("nowhere.png", "p/*.gif", "p/[z].png"):
+        status, out, err = detect(capsys, tmp_path / wrong, "--json")
+        assert status == 2 and wrong in err and out == ""
+    (tmp_path / "empty").mkdir()
+    assert "no pictures in this folder" in detect(capsys, tmp_path / "empty")[2]
+
+
+def test_a_broken_picture_does_not_end_the_rest(tmp_path, capsys):
+    photos = [scene(tmp_path / f"{k}.png", k) for k in range(4)]
+    photos[1].write_bytes(photos[1].read_bytes()[:200])
+    photos[2].write_bytes(b"")
+    status, out, err = detect(capsys, *photos, "--json", "--out", tmp_path / "drawn")
+    assert status == 1 and "1.png" in err and "2.png" in err and "2 of 4" in err and "out of the set" not in err
+    images = strict(out)["images"]
+    assert [Path(entry["file"]).name for entry in images] == ["0.png", "3.png"] and all(Path(entry["drawn"]).is_file() for entry in images)
+    status, out, err = detect(capsys, *photos[1:3])
+    assert status == 2 and "none of 2" in err
+    status, out, err = detect(capsys, photos[1])
+    assert status == 2 and err.strip().splitlines()[-1].startswith("nanodetr: error: ") and "out of the" not in err
+
+
+def test_pictures_of_every_shape_are_drawn_at_their_own_size(tmp_path, capsys):
+    sizes = [(1, 1), (3, 2), (1, 3000), (3000, 8), (700, 500)]
+    for k, (w, h) in enumerate(sizes): Image.fromarray(np.full((h, w, 3), 99, np.uint8)).save(tmp_path / f"{k}.png")
+    status, out, _ = detect(capsys, *(tmp_path / f"{k}.png" for k in range(len(sizes))), "--out", tmp_path / "drawn", "--threshold", 0, "--json")
+    assert status == 0 and [(e["width"], e["height"]) for e in strict(out)["images"]] == sizes
+    assert [Image.open(tmp_path / f"drawn/{k}.png").size for k in range(len(sizes))] == sizes
+
+
+def test_a_very_large_picture_names_the_limit_and_how_to_lift_it(tmp_path, capsys):
+    Image.new("1", (3000, 2000), 1).save(tmp_path / "large.png")
+    status, _, err = detect(capsys, tmp_path / "large.png", "--max-pixels", 5_000_000)
+    assert status == 2 and "--max-pixels 6000000" in err and "environment" not in err
+    assert detect(capsys, tmp_path / "large.png", "--max-pixels", 0, "--json")[0] == 0
+    assert "--max-pixels is -1" in detect(capsys, tmp_path / "large.png", "--max-pixels", -1)[2]
+
+
+def test_one_picture_is_held_at_a_time(tmp_path, capsys, monkeypatch):
+    "While picture k is read, no earlier one is in memory."
+    import gc
+    import weakref
+
+    import nanodetr.data as data
+    real, alive = data.read_image, []
+
+    def counting(path, **more):
+        gc.collect()
+        alive.append(sum(ref() is not None for ref in seen))
+        image = real(path, **more)
+        seen.append(weakref.ref(image))
+        return image
+    seen = []
+    monkeypatch.setattr(data, "read_image", counting)
+    photos = [scene(tmp_path / f"{k}.png", k) for k in range(4)]
+    assert detect(capsys, *photos, "--out", tmp_path / "drawn")[0] == 0
+    assert len(alive) == 4 and max(alive) == 0
+
+
+def test_a_picture_that_does_not_fit_the_memory_is_named(tmp_path, capsys, monkeypatch):
+    real = DETR.detect
+
+    def full(self, images, *more):
+        if images[0].shape[-1] > 100: raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+        return real(self, images, *more)
+    monkeypatch.setattr(DETR, "detect", full)
+    status, out, err = detect(capsys, scene(tmp_path / "1.png"), scene(tmp_path / "2.png", 1, 200), "--json")
+    assert status == 1 and "2.png: 200 x 200 pixels need more memory" in err and len(strict(out)["images"]) == 1
+
+
+# --- videos
+
+def test_a_video_that_is_none(tmp_path, capsys, monkeypatch):
+    (tmp_path / "clip.mp4").write_bytes(b"\x00\x00\x00\x18ftypmp42\x00\x00\x00\x00mp42isom" + b"\x00" * 64)
+    status, _, err = detect(capsys, tmp_path / "clip.mp4")
+    assert status == 2 and "clip.mp4" in err and "video" in err
+    photo = scene(tmp_path / "1.png")
+    assert detect(capsys, tmp_path / "clip.mp4", photo, "--json")[0] == 1
+    monkeypatch.setitem(sys.modules, "av", None)  # as where it is not installed
+    assert 'pip install "nanodetr[video]"' in detect(capsys, tmp_path / "clip.mp4")[2]
+
+
+def test_frames_of_a_video(tmp_path, capsys):
+    av = pytest.importorskip("av")
+    with av.open(str(tmp_path / "clip.mp4"), "w") as video:
+        stream = video.add_stream("mpeg4", rate=10)
+        stream.width = stream.height = 128
+        stream.pix_fmt = "yuv420p"
+        for k in range(7):
+            pixels = (ShapesDataset("val", size=128, n=7)[k][0].permute(1, 2, 0).numpy() * 255).astype(np.uint8)
+            for packet in stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")): video.mux(packet)
+        for packet in stream.encode(): video.mux(packet)
+    status, out, _ = detect(capsys, tmp_path / "clip.mp4", "--every", 3, "--json", "--out", tmp_path / "drawn")
+    frames = strict(out)["images"]
+    assert status == 0 and [entry["frame"] for entry in frames] == [0, 3, 6] and abs(frames[1]["time"] - 0.3) < 1e-6
+    assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == ["clip-000000.png", "clip-000003.png", "clip-000006.png"]
+    assert sum(len(entry["detections"]) for entry in frames) > 5
+    assert "--every is 0" in detect(capsys, tmp_path / "clip.mp4", "--every", 0)[2]
+
+
+# --- COCO
+
+def test_coco_results_are_read_back(tmp_path, capsys):
+    "Detect with the numbers of an annotations file, evaluate the results with it: the AP of the model itself."
+    data, names = ShapesDataset("val", n=12), ShapesDataset("val", n=12).classes
+    truth = {"images": [], "annotations": [], "categories": [{"id": 10 * (4 - k), "name": name.upper()} for k, name in enumerate(names)]}
+    for k in range(12):
+        scene(tmp_path / f"val/{k:03}.png", k)
+        truth["images"].append({"id": 700 - k, "file_name": f"{k:03}.png", "width": 64, "height": 64})
+        target = data.get_target(k)
+        for label, (x0, y0, x1, y1) in zip(target["labels"].tolist(), target["boxes"].tolist()):
+            truth["annotations"].append({"id": len(truth["annotations"]) + 1, "image_id": 700 - k, "category_id": 10 * (4 - label),
+                                         "bbox": [x0, y0, x1 - x0, y1 - y0], "area": (x1 - x0) * (y1 - y0), "iscrowd": 0})
+    (tmp_path / "gt.json").write_text(json.dumps(truth))
+    assert detect(capsys, tmp_path / "val", "--coco", tmp_path / "dt.json", "--annotations", tmp_path / "gt.json", "--threshold", 0)[0] == 0
+    rows = strict((tmp_path / "dt.json").read_text())
+    assert {row["image_id"] for row in rows} == set(range(689, 701)) and {row["category_id"] for row in rows} <= {10, 20, 30, 40}
+    status, out, err = run(capsys, "evaluate", "--detections", tmp_path / "dt.json", "--annotations", tmp_path / "gt.json", "--json", "--plots", tmp_path / "report.png")
+    scores = strict(out)
+    assert status == 0 and scores["AP50"] > 0.9 and scores["images"] == 12 and "12 images, which is little" in err
+    low, high = scores["intervals"]["AP50"]
+    assert low <= scores["AP50"] <= high and Image.open(tmp_path / "report.png").size[0] > 900
+    shutil.copy(tmp_path / "val/000.png", tmp_path / "val/stranger.png")
+    status, _, err = detect(capsys, tmp_path / "val", "--coco", tmp_path / "more.json", "--annotations", tmp_path / "gt.json", "--threshold", 0)
+    assert status == 1 and "stranger.png" in err and len({row["image_id"] for row in strict((tmp_path / "more.json").read_text())}) == 12
+    truth["categories"] = [{"id": 1, "name": "zebra"}]
+    (tmp_path / "other.json").write_text(json.dumps({**truth, "annotations": []}))
+    assert "none of its categories" in detect(capsys, tmp_path / "val", "--coco", tmp_path / "x.json", "--annotations", tmp_path / "other.json")[2]
+    assert not (tmp_path / "x.json").exists()
+
+
+def test_coco_without_annotations(tmp_path, capsys):
+    photos = [scene(tmp_path / f"{k}.png", k) for k in range(2)]
+    assert detect(capsys, *photos, "--coco", tmp_path / "dt.json")[0] == 0
+    rows = strict((tmp_path / "dt.json").read_text())
+    assert {(row["image_id"], Path(row["file_name"]).name) for row in rows} == {(1, "0.png"), (2, "1.png")}
+    assert all(row["category"] == ShapesDataset("val", n=1).classes[row["category_id"] - 1] for row in rows)
+    assert "--coco" in detect(capsys, photos[0], "--annotations", tmp_path / "gt.json")[2]
+
+
+def test_a_crowd_and_a_warning_are_told_in_one_line_each(tmp_path, capsys):
+    "More objects than COCO's rule looks at; and a library's warning has no place in the source for people."
+    truth = {"images": [{"id": 1, "file_name": "a.jpg", "width": 900, "height": 900}], "categories": [{"id": 1, "name": "ant"}],
+             "annotations": [{"id": k + 1, "image_id": 1, "category_id": 1, "bbox": [k % 30 * 20, k // 30 * 20, 9, 9], "area": 81, "iscrowd": 0} for k in range(150)]}
+    rows = [{"image_id": 1, "category_id": 1, "bbox": row["bbox"], "score": 0.9} for row in truth["annotations"]]
+    (tmp_path / "gt.json").write_text(json.dumps(truth))
+    (tmp_path / "dt.json").write_text(json.dumps(rows))
+    files = "--detections", tmp_path / "dt.json", "--annotations", tmp_path / "gt.json"
+    status, out, err = run(capsys, "evaluate", *files, "--json")
+    assert status == 0 and strict(out)["AP50"] < 0.7 and "150 objects" in err and "voc2012" in err and "1 image, which" in err
+    status, out, err = run(capsys, "evaluate", *files, "--json", "--protocol", "voc2012")
+    assert strict(out)["AP50"] == 1 and "150 objects" not in err
+
+
+# --- models
+
+def test_a_model_of_shapes_says_so_for_a_photo(tmp_path, capsys):
+    assert "drawn shapes" not in detect(capsys, scene(tmp_path / "scene.png"), "--json")[2]
+    status, out, err = detect(capsys, *(scene(tmp_path / f"{k}.png", k, 200) for k in range(2)), "--json")
+    assert status == 0 and err.count("knows only drawn shapes") == 1 and strict(out)
+
+
+def test_nan_in_the_weights_is_refused(tmp_path, capsys):
+    model = DETR(DETRConfig.preset("nano"))
+    model.save_pretrained(tmp_path / "model")
+    state = load_file(tmp_path / "model/model.safetensors")
+    state["class_head.weight"][0, 0] = float("nan")
+    save_file(state, tmp_path / "model/model.safetensors")
+    for words in (("detect", tmp_path / "model", scene(tmp_path / "1.png")), ("evaluate", tmp_path / "model", "--data", "shapes")):
+        status, out, err = run(capsys, *words)
+        assert status == 2 and "class_head.weight" in err and "NaN" in err and not out
+    assert not (tmp_path / "detections").exists()
+
+
+def test_answers_that_overflow_are_refused(tmp_path, capsys):
+    "Finite weights whose answers are none: refused, in place of an empty list or NaN in the JSON."
+    model = DETR(DETRConfig.preset("nano"))
+    with torch.no_grad(): model.class_head.weight.fill_(3e38)
+    model.save_pretrained(tmp_path / "model")
+    status, out, err = detect(capsys, scene(tmp_path / "1.png"), "--json", model=tmp_path / "model")
+    assert status == 2 and "not numbers" in err and strict(out) == {"images": []}
+
+
+def test_best_weights_by_default_and_the_last_where_asked(tmp_path, capsys):
+    folder = tmp_path / "run"
+    torch.manual_seed(0)
+    DETR(DETRConfig.preset("nano", classes=ShapesDataset("val", n=1).classes)).save_pretrained(folder)
+    from nanodetr.checkpoints.files import shipped_models
+    shutil.copy(shipped_models()["nano-shapes"] / "model.safetensors", folder / "best.safetensors")
+    photo = scene(tmp_path / "1.png", 3)
+    count = lambda *more: len(strict(detect(capsys, photo, "--json", *more, model=folder)[1])["images"][0]["detections"])
+    assert count() > 2 and count("--last") != count()
+    from nanodetr.commands.evaluate import load_model
+    for last, name in ((False, "best.safetensors"), (True, "model.safetensors")):
+        assert torch.equal(load_model(folder, "cpu", last).class_head.weight, load_file(folder / name)["class_head.weight"])
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:77", "meta", "tpu", ""])
+def test_unknown_devices_are_refused(name, tmp_path, capsys):
+    for words in (("detect", "nano-shapes", scene(tmp_path / "1.png")), ("evaluate", "nano-shapes")):
+        status, _, err = run(capsys, *words, "--device", name)
+        assert status == 2 and f"--device {name}" in err and "auto" in err
+
+
+def photos_of(tmp_path, classes) -> Path:
+    "A COCO folder with a picture for each class."
+    root = tmp_path / "data"
+    (root / "annotations").mkdir(parents=True)
+    for split in ("train", "val"):
+        for k in range(len(classes)): scene(root / f"{split}2017/{k}.jpg", k)
+        rows = [{"id": k + 1, "image_id": k, "category_id": k, "bbox": [5, 5, 20, 20], "area": 400, "iscrowd": 0} for k in range(len(classes))]
+        (root / f"annotations/instances_{split}2017.json").write_text(json.dumps({
+            "images": [{"id": k, "file_name": f"{k}.jpg", "width": 64, "height": 64} for k in range(len(classes))], "annotations": rows,
+            "categories": [{"id": k, "name": name} for k, name in enumerate(classes)]}))
+    return root
+
+
+def test_classes_meet_by_name(tmp_path, capsys):
+    root = photos_of(tmp_path, ["zebra", "Cross", "ellipse"])
+    status, out, err = run(capsys, "evaluate", "nano-shapes", "--data", root, "--json", "--device", "cpu")
+    assert status == 0 and list(strict(out)["per_class"]) == ["Cross", "ellipse"] and "does not know zebra" in err and "2 of 3" in err
+    assert all(row["objects"] == 1 for row in strict(out)["per_class"].values())
+    shutil.rmtree(root)
+    status, out, err = run(capsys, "evaluate", "nano-shapes", "--data", photos_of(tmp_path, ["zebra", "ant"]), "--json")
+    assert status == 2 and not out and "rectangle, ellipse" in err and "zebra, ant" in err
+
+
+def test_a_model_that_does_not_say_what_it_was_trained_on(tmp_path, capsys):
+    DETR(DETRConfig.preset("nano", classes=["cat"])).save_pretrained(tmp_path / "model")
+    status, _, err = run(capsys, "evaluate", tmp_path / "model")
+    assert status == 2 and "--data" in err
+
+
+def test_a_folder_of_checkpoints_names_them(tmp_path, capsys):
+    for step in (500, 1000, 1500): DETR(DETRConfig.preset("nano")).save_pretrained(tmp_path / f"out/checkpoint-{step}")
+    status, _, err = detect(capsys, scene(tmp_path / "1.png"), model=tmp_path / "out")
+    assert status == 2 and "checkpoint-500, checkpoint-1000, checkpoint-1500" in err and err.strip().endswith("checkpoint-1500")
+
+
+def hf_folder(tmp_path, processor=None, id2label=None) -> Path:
+    "A small model in Hugging Face's layout, with another preprocessor_config.json (None: none)."
+    folder = tmp_path / "hf"
+    shutil.rmtree(folder, ignore_errors=True)
+    DETR(DETRConfig(num_classes=3, classes=["a", "b", "c"], backbone="resnet18", dim=32, heads=2, ffn_dim=32, encoder_layers=1, decoder_layers=1,
+                    num_queries=5, norm_first=False)).save_pretrained(folder, "hf")
+    beside = folder / "preprocessor_config.json"
+    if processor is None: beside.unlink()
+    else: beside.write_text(json.dumps({**json.loads(beside.read_text()), **processor}))
+    if id2label is not None:
+        config = folder / "config.json"
+        config.write_text(json.dumps({**json.loads(config.read_text()), "id2label": id2label}))
+    return folder
+
+
+@pytest.mark.parametrize("size, wanted, note", [
+    ({"shortest_edge": 60, "longest_edge": 90}, (60, 90), ""), ({"max_height": 90, "max_width": 90}, (90, 90), ""),
+    ({"shortest_edge": 60}, (60, 6000), ""), ({"height": 60, "width": 60}, (60, 100), "stretched"),
+    ({"max_height": 60, "max_width": 90}, (60, 90), "fitted into"), (None, (800, 1333), "no preprocessor_config.json")])
+def test_the_size_that_a_hugging_face_folder_says(size, wanted, note, tmp_path):
+    said = []
+    config = DETR.from_pretrained(hf_folder(tmp_path, None if size is None else {"size": size}), say=said.append).config
+    assert (config.image_size, config.max_size) == wanted
+    assert (note in said[0] and str(tmp_path) in said[0]) if note else said == []
+
+
+def test_notes_do_not_spoil_the_json(tmp_path, capsys):
+    folder = hf_folder(tmp_path, {"size": {"height": 60, "width": 60}})
+    capsys.readouterr()
+    status, out, err = detect(capsys, scene(tmp_path / "1.png"), "--json", model=folder)
+    assert status == 0 and "stretched" in err and strict(out)["images"]
+
+
+def test_names_by_number(tmp_path):
+    said = []
+    model = DETR.from_pretrained(hf_folder(tmp_path, {}, {"1": "cat", "2": "dog", "3": "hat"}), say=said.append)
+    assert model.config.classes == ["N/A", "cat", "dog"] and "no name for 0" in said[0] and "3 (hat)" in said[0]
+
+
+# --- the command line itself
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "detect", "check", "convert", "follow"])
+def test_help_has_an_example_and_the_exit_codes(command, capsys):
+    with pytest.raises(SystemExit) as end: main([command, "--help"])
+    said = capsys.readouterr().out
+    assert end.value.code == 0 and f"  nanodetr {command}" in said and "exit status:" in said
+    with pytest.raises(SystemExit): main(["--help"])
+    assert "130" in capsys.readouterr().out
+
+
+def examples() -> list:
+    from nanodetr.cli import EXAMPLES
+    return [line.split("   ")[0].strip() for text in EXAMPLES.values() for line in text.splitlines() if line.startswith("  nanodetr")]
+
+
+@pytest.mark.parametrize("line", examples())
+def test_examples_are_understood(line):
+    import shlex
+    words = shlex.split(line.split(">")[0])
+    assert parser().parse_args(words[1:]).command == words[1]
+
+
+def test_python_m_nanodetr(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["nanodetr", "detect"])
+    with pytest.raises(SystemExit) as end: runpy.run_module("nanodetr", run_name="__main__")
+    err = capsys.readouterr().err
+    assert end.value.code == 2 and len(err.strip().splitlines()) == 1 and "MODEL" in err and "nanodetr detect --help" in err
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9.png", "\u732b.png".encode()])
+def test_names_that_a_terminal_cannot_show(name, tmp_path, monkeypatch):
+    "A file name that is no UTF-8, and one in Chinese, on a terminal of ASCII letters."
+    photo, odd = scene(tmp_path / "1.png"), tmp_path / os.fsdecode(name)
+    try: shutil.copy(photo, odd)
+    except OSError: pytest.skip("this file system wants UTF-8")
+    for stream in ("stdout", "stderr"): monkeypatch.setattr(sys, stream, io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    assert main(["detect", "nano-shapes", str(odd), "--out", str(tmp_path / "drawn"), "--device", "cpu"]) == 0
+    sys.stdout.flush()
+    said = sys.stdout.buffer.getvalue()
+    assert b"\\udce9" in said or b"\\u732b" in said
+    assert len(list((tmp_path / "drawn").iterdir())) == 1
+
+
+WORDS = st.one_of(st.sampled_from(["train", "evaluate", "detect", "check", "convert", "nano-shapes", "nowhere", "*", "[", "--", "-", "", "~", "."]),
+                  st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12), st.integers().map(str), st.floats().map(str))
+FLAGS = ["--threshold", "--json", "--coco", "--annotations", "--detections", "--device", "--draws", "--split", "--protocol", "--plots", "--last", "--every",
+         "--max-pixels", "--data", "--layout", "--quiet", "--out", "--nonsense", "--thresh"]
+
+
+@settings(max_examples=MANY, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(command=st.sampled_from(["evaluate", "detect", "convert", "check"]), words=st.lists(st.one_of(WORDS, st.sampled_from(FLAGS)), max_size=6))
+def test_any_arguments_are_understood_or_refused_in_one_line(command, words, tmp_path, capsys, monkeypatch):
+    "Never a traceback, and nothing is written where there is nothing to do."
+    (tmp_path / "here").mkdir(exist_ok=True)
+    monkeypatch.chdir(tmp_path / "here")
+    try: status = main([command, *words])
+    except SystemExit as end: status = end.code
+    out, err = capsys.readouterr()
+    assert status in (0, 1, 2)
+    if status == 2: assert sum(line.startswith("nanodetr: error: ") for line in err.splitlines()) == 1 and "Traceback" not in err
