@@ -55,7 +55,7 @@ def coco_finder(root: Path, tree: Tree, path: Path, split: str, allow_outside: b
     part = path.stem.replace("instances_", "")
     usual = [path.parent.relative_to(root).as_posix(), part, f"images/{part}", split, f"images/{split}", "images/default", "images", "data", "JPEGImages", "."]
     usual += ["valid", "images/valid"] * (split == "val")
-    others = sorted({PurePosixPath(name).parent.as_posix() for name in tree.pictures()})
+    others = sorted({PurePosixPath(name).parent.as_posix() for name in tree.pictures})
     others = [place for place in others if place not in usual and not (split != "all" and any(split_word(part) not in ("", split) for part in PurePosixPath(place).parts))]
 
     def at(place: str, name: str) -> str: return files.get(os.path.normpath(f"{place}/{name}").replace(os.sep, "/"))
@@ -107,7 +107,7 @@ def more_pictures(found: Found, split: str, records: list, findings: Findings) -
     "Records of the pictures beside those of a COCO file that it does not list, as backgrounds."
     listed = {record.picture for record in records}
     homes = {record.picture.parent for record in records}
-    others = {record for name in found.parts.pictures() if (record := found.parts.path(name)) not in listed and record.parent in homes}
+    others = {record for name in found.parts.pictures if (record := found.parts.path(name)) not in listed and record.parent in homes}
     if others and len(found.splits) > 1 and any(not any(split_word(part) == split for part in path.relative_to(found.root).parts) for path in others):
         findings.warning(found.root, f"{len(others)} picture(s) that no file lists lie in a folder that splits share: they are left out", "list them, or give each split a folder")
         return []
@@ -261,7 +261,7 @@ def note_unlisted(folder: Folder, found: Found) -> None:
     "Count and name the pictures beside those of a COCO file that no file lists."
     if found.kind != "coco" or folder.findings.of("error"): return
     listed = {record.picture for part in folder.splits.values() for record in part}
-    homes, every = {picture.parent for picture in listed}, [found.parts.path(name) for name in found.parts.pictures()]
+    homes, every = {picture.parent for picture in listed}, [found.parts.path(name) for name in found.parts.pictures]
     others = [path for path in every if path not in listed and path.parent in homes]
     if others: folder.findings.note(found.root, f"{len(others)} picture(s) are listed by no file, and are left out: {', '.join(path.name for path in others[:3])}{', ...' * (len(others) > 3)}",
                                     "with --backgrounds they count as pictures without objects")

@@ -85,7 +85,7 @@ def judge_classes(where, counts: dict, files: dict, classes: list, declared: boo
     slips = {name: other for name in total if (other := likely_class(name, total))}
     for name, other in sorted(slips.items()): findings.warning(anywhere[name], f"unknown class {name!r}, perhaps {other!r} is meant", "correct the name")
     empty = [name for name in classes if name not in total]
-    if declared and empty and total: findings.warning(where, f"{len(empty)} class(es) are listed and have no object: {listing(empty)}", "take them out of the list, or annotate some")
+    if declared and empty and total and "train" in counts: findings.warning(where, f"{len(empty)} class(es) are listed and have no object: {listing(empty)}", "take them out of the list, or annotate some")
     if "train" in counts and not train: findings.error(where, "no picture of the training split has an object", "annotate some")
     few = [f"{name} ({train[name]})" for name in sorted(train) if train[name] < 5 and name not in slips]
     if few: findings.note(where, f"few objects to learn from in train: {listing(few)}")

@@ -11,6 +11,7 @@ __all__ = ['WORDS', 'COCO_KEYS', 'NAMES_FILES', 'LAYOUTS', 'Tree', 'split_word',
 import os
 import re
 from collections import Counter, defaultdict
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -38,6 +39,7 @@ class Tree:
         "The files with one of these endings."
         return [name for name in self.files if name.lower().endswith(endings)]
 
+    @cached_property
     def pictures(self) -> list:
         "The picture files."
         return [name for name in self.files if is_picture(name)]
@@ -81,7 +83,7 @@ def find_voc(tree: Tree, findings: Findings, options: dict) -> Found:
     for name in tree.ending(".xml"):
         for k, part in enumerate(PurePosixPath(name).parts[:-1]):
             if part.lower() == "annotations": homes.setdefault("/".join(PurePosixPath(name).parts[:k]), name)
-    for name in [] if homes else tree.pictures():  # all pictures are backgrounds
+    for name in [] if homes else tree.pictures:  # all pictures are backgrounds
         if name.startswith("JPEGImages/") and subfolder(tree.root, "Annotations"): homes[""] = name
     usual = [home for home in homes if home == "" or re.fullmatch(r"(VOCdevkit/)?VOC20\d\d", home)]
     homes = usual or list(homes)
@@ -104,13 +106,13 @@ def by_split_names(parts: VOCFolder) -> dict:
 # %% ../../nbs/datasets/layouts.ipynb #9a0cef25
 def find_xml_beside(tree: Tree, findings: Findings, options: dict) -> Found:
     "*.xml beside pictures, in folders of splits or anyhow."
-    stems = {name.rpartition(".")[0]: name for name in tree.pictures()}
+    stems = {name.rpartition(".")[0]: name for name in tree.pictures}
     xmls = [name for name in tree.ending(".xml") if name.rpartition(".")[0] in stems]
     if not xmls: return None
     homes, annotations, pictures = {PurePosixPath(name).parent for name in xmls}, defaultdict(list), defaultdict(list)
     for name in tree.ending(".xml"):
         if PurePosixPath(name).parent in homes: annotations[name_key(name).rpartition(".")[0]].append(tree.path(name))
-    for name in tree.pictures():
+    for name in tree.pictures:
         if PurePosixPath(name).parent in homes: pictures[name_key(name).rpartition(".")[0]].append(tree.path(name))
     splits = by_split(sorted(annotations.keys() | pictures.keys()))
     return Found("voc", tree.root, {split or "others": names for split, names in splits.items()}, VOCFolder(tree.root, dict(annotations), dict(pictures), {}))
@@ -142,7 +144,7 @@ def find_coco(tree: Tree, findings: Findings, options: dict) -> Found:
     "JSON files in COCO's format, one for each split or one for all."
     ranked = sorted((coco_rank(name), name) for name in tree.ending(".json") if name.count("/") <= 3)
     sure = [(rank, name) for rank, name in ranked if rank < 3 or rank == 3 and looks_like_json(tree.path(name))]
-    if not sure or not tree.pictures(): sure += [(rank, name) for rank, name in ranked if rank == 4 and looks_coco(tree.path(name))]
+    if not sure or not tree.pictures: sure += [(rank, name) for rank, name in ranked if rank == 4 and looks_coco(tree.path(name))]
     splits, aliases, rank_of = defaultdict(list), {}, dict((name, rank) for rank, name in ranked)
     for rank, name in sure:
         where = PurePosixPath(name)
@@ -187,12 +189,12 @@ def find_yolo_labels(tree: Tree, findings: Findings, options: dict) -> Found:
     "Label files beside the pictures or in labels/, and a file of class names."
     names = next((name for wanted in NAMES_FILES for name in tree.files if PurePosixPath(name).name.lower() == wanted), None)
     texts = set(tree.ending(".txt"))
-    labelled = [name for name in tree.pictures() if label_file(tree.path(name))] if texts else []
+    labelled = [name for name in tree.pictures if label_file(tree.path(name))] if texts else []
     if not labelled: return None
     if names is None:
         refuse_file(tree.root, "has label files as YOLO writes them, and no names of the classes", "write data.yaml, or classes.txt with one name on each line")
     homes = {PurePosixPath(name).parent for name in labelled}
-    pictures = [name for name in tree.pictures() if PurePosixPath(name).parent in homes]
+    pictures = [name for name in tree.pictures if PurePosixPath(name).parent in homes]
     splits = {split or "others": [tree.path(name) for name in names] for split, names in by_split(pictures).items()}
     lines = [line.strip() for line in read_text(tree.path(names)).splitlines() if line.strip()]
     return Found("yolo", tree.root, dict.fromkeys(splits), YoloSet(tree.path(names), yolo_classes(lines, tree.path(names)), splits))
