@@ -541,10 +541,10 @@ def test_a_folder_that_goes_away(tmp_path):
 
 @pytest.fixture()
 def small_disk(tmp_path):
-    "A disk of 8 MB."
+    "A disk of 16 MB."
     place = tmp_path / "disk"
     place.mkdir()
-    if not hasattr(os, "geteuid") or os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", place], capture_output=True).returncode:
+    if not hasattr(os, "geteuid") or os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", place], capture_output=True).returncode:
         pytest.skip("a small disk can only be mounted by root")
     yield place
     subprocess.run(["umount", "-l", place], check=True)
@@ -557,7 +557,7 @@ def test_a_full_disk(small_disk, straight):
     def fill(model, history):
         if history[-1]["epoch"] != 1: return
         before.update(content(out))
-        try: (small_disk / "filler").write_bytes(bytes(9_000_000))
+        try: (small_disk / "filler").write_bytes(bytes(17_000_000))
         except OSError: pass
 
     with pytest.raises(CheckpointError, match="No space left on device.*make room, then go on with the same command and --resume"): train_quietly(out, on_epoch=fill)
