@@ -498,7 +498,7 @@ def test_coco_layouts(tmp_path, layout):
     for name in "ab": Image.new("RGB", (60, 40)).save(images / f"{name}.jpg")
     file.write_text(json.dumps(coco_data()))
     assert len(open_dataset(tmp_path, "train")) == 2 and check_dataset(tmp_path, val_share=0.5).ok
-    assert [what for _, what in check_dataset(tmp_path).problems] == ["has no val split (there is train)"]
+    assert check_dataset(tmp_path).problems[0][1] == "has no val split (there is train)"
     with pytest.raises(DataError, match="split 'val'"): open_dataset(tmp_path, "val")
 
 

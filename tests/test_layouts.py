@@ -298,6 +298,7 @@ CASES = {
     "25 a name without picture": (lambda r: with_list(voc(r), "ghost\n"), "ghost has neither picture nor annotation"),
     "26 parts and actions": (lambda r: with_text(voc(r), "Annotations/a.xml", xml(extra="<object><name>cup</name><part><name>head</name><bndbox><xmin>20</xmin><ymin>18</ymin><xmax>30</xmax>"
                                                  "<ymax>28</ymax></bndbox></part><bndbox><xmax>48.4</xmax><xmin>17.2</xmin><ymax>40</ymax><ymin>17</ymin></bndbox></object>")), None),
+    "25 a picture that no COCO file lists": (lambda r: with_picture(coco_set(r), "images/empty.jpg"), None),
     "26 endings of all kinds": (lambda r: with_picture(with_picture(voc(r, "abcd", "cd"), "JPEGImages/e.JPG"), "JPEGImages/f.webp"), None),
     "26 a picture of one pixel": (lambda r: with_picture(with_text(voc(r), "Annotations/a.xml", xml(box=(1, 1, 2, 2), size=(1, 1))), "JPEGImages/a.jpg", size=(1, 1)), None),
     "26 a crowd as RLE, and an id twice": (doubled, "warning: 2 annotation(s) have the id of another"),
@@ -390,6 +391,7 @@ def test_a_tools_folder_is_trained(tool, flags, tmp_path, capsys):
     assert open_sets(root, val_share=0.5, seed=3).names("val") == names["val"]
     picture(root / "JPEGImages/e.jpg"), put(root / "Annotations/e.xml", xml())  # the folder grows; the run's val stays
     put(root / "ImageSets/Main/default.txt", "a\nb\nc\nd\ne\n")
+    assert main(["train", "--resume", "--out", str(out), "--quiet"]) == 0 and (out / "val.txt").read_text().split() == names["val"]
     capsys.readouterr()
     assert main(["evaluate", str(out), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["AP"] >= -1
@@ -409,6 +411,7 @@ def test_backgrounds_where_asked(tmp_path):
     assert "count as backgrounds: empty.jpg" in str(check_dataset(root, backgrounds=True))
     root = one_json(tmp_path / "coco", "annotations/instances_train.json", "images/train")
     one_json(root, "annotations/instances_val.json", "images/val", "ef"), picture(root / "images/train/empty.jpg")
+    assert "1 picture(s) are listed by no file, and are left out: empty.jpg" in str(check_dataset(root))
     assert [len(open_sets(root, backgrounds=more).splits["train"]) for more in (False, True)] == [4, 5]
     assert len(open_dataset(root, "train", backgrounds=True)[4][1]["labels"]) == 0
 

@@ -379,6 +379,11 @@ def test_pictures_that_are_none(tmp_path):
     assert "cannot be read as a picture" in refused(read_image, tmp_path / "a\0.jpg")
 
 
+def test_postscript_is_not_run(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "x.jpg", "EPS")
+    for read in (read_image, image_size): assert "it is PostScript" in refused(read, tmp_path / "x.jpg")
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_pixels_that_are_no_numbers(tmp_path, bad):
     pixels = RAMP.astype(np.float32)
@@ -549,6 +554,17 @@ def test_names_of_every_script_and_kind():
         figure._repr_png_(), scenes._repr_png_()
     assert drawn.size == (300, 200) and not [one for one in said if "Glyph" in str(one.message)], "an empty rectangle was drawn"
     assert [text.get_text() for text in scenes.legends[0].texts][:2] == [names[0] if can_draw(names[0]) else "#0", "чашка"]
+
+
+def test_names_on_axes_and_in_explorers():
+    from nanodetr.explorers.core import _letters
+    from nanodetr.plots import plot_heat
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        figure = plot_heat(np.eye(2), ["$x_{$", "чашка"], ["$\\alpha$", "翻头剪" if can_draw("翻头剪") else "cup"])
+        assert figure._repr_png_().startswith(b"\x89PNG") and not [one for one in said if "Glyph" in str(one.message)]
+    plain, escaped, other = (_letters(text, 12.0, "normal")[2] for text in ("\\ue123 0.5", "\ue123 0.5", "чашка 0.5"))
+    assert plain == escaped and other > 0, "letters that no font has are written as their numbers"
 
 
 def test_a_machine_without_fonts_shows_numbers(monkeypatch):

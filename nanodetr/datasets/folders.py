@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['UNLISTED', 'READERS', 'SHAPES', 'read_voc_kind', 'coco_finder', 'one_file', 'read_coco_kind', 'more_pictures',
            'read_yolo_kind', 'training_split', 'divide', 'pick', 'picture_name', 'Folder', 'read_folder', 'count_all',
-           'refuse_split', 'settle_all', 'which', 'read_rest', 'judge', 'judge_splits', 'open_sets', 'open_dataset']
+           'refuse_split', 'settle_all', 'which', 'read_rest', 'note_unlisted', 'judge', 'judge_splits', 'open_sets',
+           'open_dataset']
 
 # %% ../../nbs/datasets/folders.ipynb #ade00005
 import os
@@ -207,7 +208,9 @@ def read_folder(root: str | Path, splits: list = None, decode: bool = False, res
     elif val_share is not None and (splits is None or not set(splits) <= set(there)): divide(folder.splits, root, val_share, seed, findings)
     folder.annotated = count_all(folder.splits)
     tally = settle_all(folder, findings, decode)
-    if rest: read_rest(folder, found, wanted, options, decode)
+    if rest:
+        read_rest(folder, found, wanted, options, decode)
+        note_unlisted(folder, found)
     judge(folder, tally, complete=splits is None)
     return folder
 
@@ -252,6 +255,16 @@ def read_rest(folder: Folder, found: Found, wanted: list, options: dict, decode:
     seen = set(folder.findings)
     folder.findings += [finding for finding in (one._replace(severity="warning") if one.severity == "error" else one for one in findings)
                         if finding not in seen and finding._replace(severity="error") not in seen]
+
+
+def note_unlisted(folder: Folder, found: Found) -> None:
+    "Count and name the pictures beside those of a COCO file that no file lists."
+    if found.kind != "coco" or folder.findings.of("error"): return
+    listed = {record.picture for part in folder.splits.values() for record in part}
+    homes, every = {picture.parent for picture in listed}, [found.parts.path(name) for name in found.parts.pictures()]
+    others = [path for path in every if path not in listed and path.parent in homes]
+    if others: folder.findings.note(found.root, f"{len(others)} picture(s) are listed by no file, and are left out: {', '.join(path.name for path in others[:3])}{', ...' * (len(others) > 3)}",
+                                    "with --backgrounds they count as pictures without objects")
 
 
 def judge(folder: Folder, tally: dict, complete: bool) -> None:

@@ -99,7 +99,7 @@ def chosen_pictures(report: CheckReport, found: dict, most: int) -> list:
 def bars(title: str, rows: list, note: str = "") -> str:
     "A list of bars. rows: [(label, {colour: count})]; parts of a bar stand beside each other."
     top = max((sum(parts.values()) for _, parts in rows), default=0) or 1
-    lines = "".join(f'<tr><th>{escape(str(label))}</th><td><div class="bar">' + "".join(f'<i style="width:{100 * count / top:.2f}%;background:{colour}"></i>' for colour, count in parts.items())
+    lines = "".join(f'<tr><th>{escape(str(label))}</th><td><div class="bar">' + "".join(f'<i style="width:{100 * count / top:.2f}%;background:{colour}"></i>' for colour, count in parts.items() if count)
                     + f"</div></td><td>{sum(parts.values())}</td></tr>" for label, parts in rows)
     return f"<section><h2>{escape(title)}</h2><table>{lines}</table>" + f"<small>{note}</small>" * bool(note) + "</section>"
 
@@ -108,13 +108,14 @@ def histograms(report: CheckReport, colours: dict) -> str:
     "Classes by split, sizes of boxes and objects a picture, as bars."
     unique = list({str(record.picture): record for part in report.folder.splits.values() for record in part}.values())
     tints = dict(zip(report.folder.splits, ("#4a6fa5", "#e8943a", "#7a9e7e", "#a0728c", "#888888", "#555555")))
-    counts = {split: defaultdict(int) for split in tints}
-    for split in tints:
+    counts, first = {split: defaultdict(int) for split in tints}, {}
+    for split in tints:  # a picture that is in two splits counts in the first
         for record in report.folder.splits[split]:
+            if first.setdefault(str(record.picture), split) != split: continue
             for one in record.objects: counts[split][one.name] += 1
     names = sorted({name for count in counts.values() for name in count}, key=lambda name: -sum(count[name] for count in counts.values()))
     classes = [(name, {tints[split]: counts[split][name] for split in tints if counts[split][name]}) for name in names[:40]]
-    legend = " ".join(f'<span style="color:{tint}">■</span> {escape(split)}' for split, tint in tints.items())
+    legend = " ".join(f'<span style="color:{tint}">■</span> {escape(split)}' for split, tint in tints.items() if sum(counts[split].values()))
     edges = 0, 1, 2, 4, 8, 16, 32, 64, 101
     sides = np.array([100 * math.sqrt((one.box[2] - one.box[0]) * (one.box[3] - one.box[1]) / (record.size[0] * record.size[1])) for record in unique for one in record.objects])
     sizes = [(f"{low}–{min(high, 100)} %", {"#4a6fa5": int(((sides >= low) & (sides < (high if high < 101 else math.inf))).sum())}) for low, high in zip(edges, edges[1:])]
@@ -132,7 +133,7 @@ STYLE = """:root{color-scheme:light dark;--ink:#1d2430;--soft:#667085;--paper:#f
 h1{font-size:22px;margin:0 0 2px;overflow-wrap:anywhere}h2{font-size:16px;margin:0 0 8px}small{color:var(--soft)}
 .verdict{display:inline-block;margin:10px 0 18px;padding:6px 12px;border-radius:6px;font-weight:600;color:#fff;background:#2e7d4f}.verdict.warning{background:#b26a00}.verdict.error{background:#c0392b}
 .row{display:grid;grid-template-columns:repeat(auto-fit,minmax(320px,1fr));gap:16px;margin-bottom:20px}section,details{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:14px 16px}
-table{border-collapse:collapse;width:100%}th{font-weight:400;text-align:left;white-space:nowrap;max-width:150px;overflow:hidden;text-overflow:ellipsis;padding:1px 8px 1px 0}
+table{border-collapse:collapse;width:100%}th{font-weight:400;text-align:left;white-space:nowrap;max-width:170px;overflow:hidden;text-overflow:ellipsis;padding:1px 8px 1px 0;width:1%}
 td{padding:1px 0}td:last-child{width:1%;padding-left:8px;text-align:right;font-variant-numeric:tabular-nums}.bar{display:flex;height:13px}.bar i{display:block;min-width:1px}
 details{margin-bottom:20px}summary{font-weight:600;cursor:pointer}li{overflow-wrap:anywhere;margin:3px 0}ul{padding-left:18px}
 .cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(250px,1fr));gap:14px;align-items:start}figure{margin:0;background:var(--card);border:1px solid var(--line);border-radius:8px;overflow:hidden}

@@ -5,14 +5,13 @@
 # %% auto #0
 __all__ = ['MAX_PIXELS', 'TURNS', 'SLACK', 'full_scale', 'deep_to_bytes', 'to_rgb', 'open_picture', 'pixel_limit', 'refuse_large',
            'orientation', 'why_unreadable', 'read_start', 'refuse_picture', 'read_pixels', 'read_image', 'image_size',
-           'is_nearly_black', 'box_fault', 'plain_box', 'keep_box', 'warn_dropped', 'Photo', 'drop_objects',
-           'photo_truth', 'photo_image', 'boxes_to_fractions', 'PhotoDataset']
+           'is_nearly_black', 'box_fault', 'plain_box', 'Photo', 'drop_objects', 'photo_truth', 'photo_image',
+           'boxes_to_fractions', 'PhotoDataset']
 
 # %% ../../nbs/datasets/photos.ipynb #adb00005
 import math
 import os
 import threading
-import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -58,8 +57,11 @@ def open_picture(path: str | Path) -> Image.Image:
     "A picture file as PIL opens it: its header is read, its pixels are not. Any size. Raises what PIL raises."
     with _OPENING:
         kept, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try: return Image.open(path)
+        try: picture = Image.open(path)
         finally: Image.MAX_IMAGE_PIXELS = kept
+    if picture.format != "EPS": return picture
+    picture.close()
+    raise ValueError("it is PostScript, which is a program to be run")
 
 def pixel_limit(max_pixels: int = None) -> int:
     "max_pixels, or the environment's NANODETR_MAX_PIXELS, or MAX_PIXELS; 0 is none. DataError for what is no number."
@@ -171,22 +173,6 @@ def box_fault(box: tuple, size: tuple) -> str:
 def plain_box(box: tuple) -> str:
     "A box for people: (3, 2, 6.5, 5)."
     return "(" + ", ".join(f"{value:g}" for value in box) + ")"
-
-# %% ../../nbs/datasets/photos.ipynb #790dec94
-def keep_box(box: tuple, size: tuple, path: Path, dropped: list) -> bool:
-    "Is this pixel box usable? Without area: no, and its file is noted in `dropped`. DataError if it makes no sense."
-    fault = box_fault(box, size)
-    if fault in ("not a number", "negative coordinate"):
-        refuse_file(path, f"box {plain_box(box)}: {fault}", "mend the annotation")
-    if fault in ("no area", "outside the image"): dropped.append(Path(path))
-    return fault in ("", "reaches outside the image")
-
-# %% ../../nbs/datasets/photos.ipynb #dd86fcbc
-def warn_dropped(dropped: list, root: Path) -> None:
-    "One warning for all the boxes that were dropped."
-    if not dropped: return
-    warnings.warn(f"{root}: dropped {len(dropped)} box(es) without area in the picture, the first in "
-                  f"{dropped[0].name}; `nanodetr check` lists them", stacklevel=3)
 
 # %% ../../nbs/datasets/photos.ipynb #b9bde94d
 @dataclass

@@ -170,7 +170,8 @@ def path_inside(root: str | Path, name: str, source: str | Path, allow_outside: 
     try: fits = parts and all(len(os.fsencode(part)) < 256 for part in parts) and "\0" not in name
     except UnicodeEncodeError: fits = False
     if not fits: refuse_file(source, f"names the file {one_line(ascii(name))}, which no file can be called", "mend the file")
-    if not allow_outside and _leaves(root, plain, parts):
+    far = _is_absolute(plain) or re.search(r"\. *\.", plain)  # most names are neither, and there may be a hundred thousand
+    if far and not allow_outside and _leaves(root, plain, parts):
         refuse_file(source, f"names {one_line(repr(name))}, which is outside {root}",
                     "write names relative to that folder, or allow it (allow_outside=True, on the command line --allow-outside)")
     if _is_absolute(plain): return Path(plain)

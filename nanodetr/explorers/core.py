@@ -21,11 +21,11 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
 from matplotlib.transforms import ScaledTranslation
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from ..errors import NanodetrError
-from ..plots.pictures import _badness, _overlap, _spots
-from ..plots.style import INK, MUTED, STYLE, Panel, Picture, text_colour
+from ..plots.pictures import _badness, _font_runs, _overlap, _spots
+from ..plots.style import INK, MUTED, STYLE, Panel, Picture, can_draw, text_colour
 
 # %% ../../nbs/explorers/core.ipynb #01d400b1
 def figure_png(figure) -> bytes:
@@ -41,10 +41,16 @@ def figure_png(figure) -> bytes:
 def _letters(text: str, size: float, weight: str) -> tuple:
     "A text at `size` pixels: its opacity (h,w) in 0..255, its depth below the baseline in pixels, and its width in pixels."
     file = font_manager.findfont(font_manager.FontProperties(family="DejaVu Sans", weight=weight))
-    font = ImageFont.truetype(file, size)
-    left, top, right, bottom = (int(x) for x in font.getbbox(text, anchor="ls"))
+    if not can_draw(text): text = text.encode("ascii", "backslashreplace").decode()
+    runs, x, parts = _font_runs(text, size, file), 0, []
+    for font, part in runs:
+        parts.append((x, *(int(edge) for edge in font.getbbox(part, anchor="ls"))))
+        x += font.getlength(part)
+    left, right = parts[0][1], int(parts[-1][0]) + parts[-1][3]
+    top, bottom = min(part[2] for part in parts), max(part[4] for part in parts)
     mask = Image.new("L", (right - min(left, 0) + 1, bottom - top + 1))
-    ImageDraw.Draw(mask).text((-min(left, 0), -top), text, fill=255, font=font, anchor="ls")
+    for (font, part), (x, *_) in zip(runs, parts):
+        ImageDraw.Draw(mask).text((int(x) - min(left, 0), -top), part, fill=255, font=font, anchor="ls")
     return np.asarray(mask), bottom + 1, right
 
 

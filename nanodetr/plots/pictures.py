@@ -267,11 +267,13 @@ def to_bytes(image) -> np.ndarray:
 # %% ../../nbs/plots/pictures.ipynb #d7a00004
 _font = lru_cache(maxsize=64)(ImageFont.truetype)
 
-def _font_runs(text: str, size: int) -> list:
-    "[(font, part of the text)], one after the other."
+def _font_runs(text: str, size: float, first: str = None) -> list:
+    "[(font, part of the text)], one after the other. first: the font file to use in place of DejaVu Sans."
     fonts, runs = letter_fonts(text) if not text.isascii() else {}, []
+    usual, first = font_paths()[0], first or font_paths()[0]
     for letter in text:
-        path = fonts.get(letter) or (runs[-1][0] if runs and letter not in fonts and not letter.isascii() else font_paths()[0])
+        path = fonts.get(letter) or (runs[-1][0] if runs and letter not in fonts and not letter.isascii() else usual)
+        if path == usual: path = first
         if runs and runs[-1][0] == path: runs[-1][1] += letter
         else: runs.append([path, letter])
     return [(_font(path, size), part) for path, part in runs]

@@ -22,6 +22,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
+from matplotlib.mathtext import MathTextParser
 from matplotlib.text import Text
 from PIL import Image
 
@@ -93,8 +94,15 @@ def _family(path: str) -> str:
     if path not in {entry.fname for entry in font_manager.fontManager.ttflist}: font_manager.fontManager.addfont(path)
     return FT2Font(path).family_name
 
+@cache
+def _is_mathematics(text: str) -> bool:
+    try: MathTextParser("path").parse(text)
+    except (ValueError, RuntimeError): return False
+    return True
+
 def fit_font(text: Text) -> None:
-    "Give a text of a figure the font families that have its letters."
+    "Give a text of a figure the font families that have its letters; what only looks like mathematics is none."
+    if text.get_text().count("$") > 1 and not _is_mathematics(text.get_text()): text.set_parse_math(False)
     if text.get_text().isascii(): return
     others = {path for path in letter_fonts(text.get_text()).values() if path not in (None, font_paths()[0])}
     if others: text.set_fontfamily(["DejaVu Sans", *sorted(map(_family, others))])

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['STOPS', 'is_wrong', 'check_batch', 'RunTrainer', 'capture_state', 'restore_state', 'write_csv', 'stage_in',
            'save_run', 'keep_best', 'read_checkpoint_file', 'resume_run', 'graceful_interrupt', 'held_back', 'Watched',
-           'sample_name', 'watched_epoch', 'in_one_line', 'ProgressLog', 'own_numbers', 'is_validated', 'note_best',
-           'end_of_epoch', 'fit', 'run_loop', 'live_plots']
+           'sample_name', 'watched_epoch', 'careless', 'in_one_line', 'ProgressLog', 'own_numbers', 'is_validated',
+           'note_best', 'end_of_epoch', 'fit', 'run_loop', 'live_plots']
 
 # %% ../../nbs/runs/run.ipynb #c3a0005e
 import csv
@@ -162,7 +162,8 @@ def stage_in(out: Path, facts: dict = None):
         publish(stage, out, facts)
     except OSError as error:
         full = error.errno in (28, 122, 27)  # no space, quota, file too large
-        raise CheckpointError(f"{error.filename or out}: cannot be saved ({error.strerror or error}): {'make room' if full else 'mend that'}, then go on with the same "
+        name = out / Path(error.filename).name if error.filename else out
+        raise CheckpointError(f"{name}: cannot be saved ({error.strerror or error}): {'make room' if full else 'mend that'}, then go on with the same "
                               f"command and --resume; what was saved in {out} before is whole") from None
     finally: shutil.rmtree(stage, ignore_errors=True)
 
@@ -207,7 +208,7 @@ def resume_run(trainer: RunTrainer, out: Path, plan: RunPlan = None) -> None:
     "Go on from the state that `save_run` left in the folder `out`; TrainingError or CheckpointError when there is none, or a broken one, or another plan."
     path = Path(out or ".") / "checkpoint.pt"
     state = read_checkpoint_file(path, trainer.device)
-    if plan and state.get("plan"): RunPlan.from_dict(state["plan"], str(path)).check_same(plan, path.parent)
+    if plan and "plan" in state: RunPlan.from_dict(state["plan"], str(path)).check_same(plan, path.parent)
     try: restore_state(trainer, state)
     except NanodetrError: raise
     except Exception as error:  # well-formed, but not what a run writes
@@ -294,6 +295,19 @@ def watched_epoch(trainer: RunTrainer, data, batches: list):
             raise DataError(f"{sample_name(data, index)}: {error.wrong}") from None
         raise in_one_line(error) from None
     except NanodetrError as error: raise in_one_line(error) from None
+    finally:
+        with careless(): steps.close()
+
+
+@contextmanager
+def careless():
+    "Inside, loader processes may end as they like: their work is done."
+    if not hasattr(signal, "SIGCHLD") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try: yield
+    finally: signal.signal(signal.SIGCHLD, before)
 
 
 def in_one_line(error: NanodetrError) -> NanodetrError:
