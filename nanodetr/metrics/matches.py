@@ -101,7 +101,7 @@ def overlap(a, b, crowd=False, inclusive: bool = False) -> np.ndarray:
     return np.divide(inter, union, out=np.zeros_like(inter), where=inter > 0)
 
 # %% ../../nbs/metrics/matches.ipynb #ca59d72c
-PAIRS_AT_ONCE = 1_000_000
+PAIRS_AT_ONCE = 250_000
 
 
 def _pair_blocks(dt: BoxTable, gt: BoxTable):
@@ -123,7 +123,11 @@ def _candidates(dt: BoxTable, gt: BoxTable, lowest: float, inclusive: bool = Fal
     voc: crowds are objects like others, and only the best object of each detection stays.
     """
     kept = [(np.zeros(0, dtype=int), np.zeros(0, dtype=int), np.zeros(0))]
+    (x0, y0, x1, y1), (u0, v0, u1, v1) = (np.ascontiguousarray(table.boxes.T) for table in (dt, gt))
     for d, g in _pair_blocks(dt, gt):
+        for low, high, begin, end in ((x0, x1, u0, u1), (y0, y1, v0, v1)) if lowest > 0 else ():   # most pairs are far apart: one side tells
+            near = np.flatnonzero(np.minimum(high[d], end[g]) - np.maximum(low[d], begin[g]) + inclusive > 0)
+            d, g = d[near], g[near]
         iou = overlap(dt.boxes[d], gt.boxes[g], False if voc else gt.crowd[g], inclusive)
         near = np.flatnonzero(iou >= lowest)
         near = near[np.lexsort((g[near] if voc else -g[near], -iou[near], d[near]))]
