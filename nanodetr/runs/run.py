@@ -173,7 +173,7 @@ def save_run(trainer: RunTrainer, out: Path, plan: RunPlan = None, weights: bool
 
     weights=False leaves the weights as they are there. CheckpointError when that fails; the older files are then whole.
     """
-    with stage_in(out, {"step": trainer.step, "best": trainer.best}) as stage:
+    with stage_in(out, {"step": trainer.step, "best": trainer.best, "device": str(trainer.device), "gpus": torch.cuda.device_count()}) as stage:
         if weights:
             with trainer.average.applied(trainer.model) as model: model.save_pretrained(stage)
         state = io.BytesIO()  # a full disk then fails as the OSError it is, not inside torch's zip writer
