@@ -606,7 +606,6 @@ class Odd(ShapesDataset):
     (lambda image, target: (image.masked_fill(image > 0.5, float("nan")), target), "NaN"),
     (lambda image, target: (image, {**target, "boxes": target["boxes"] * torch.tensor([1, 1, -1, 1])}), "negative width"),
     (lambda image, target: (image, {**target, "boxes": target["boxes"] * float("inf")}), "box"),
-    (lambda image, target: (image, {**target, "labels": target["labels"] + 4}), "whole numbers from 0 to 3"),
     (lambda image, target: (image, {**target, "labels": target["labels"] + 0.5}), "whole numbers"),
     (lambda image, target: (image, {**target, "labels": target["labels"][:-1]}), "labels"),
     (lambda image, target: ((image - 0.45) / 0.05, target), "not normalised"),

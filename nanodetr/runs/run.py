@@ -35,7 +35,7 @@ from .plan import RunPlan
 from ..training import TrainConfig, Trainer, TrainingError, mean_loss, train_epoch
 
 # %% ../../nbs/runs/run.ipynb #1c0a0001
-def is_wrong(image: Tensor, target: dict, classes: int) -> str:
+def is_wrong(image: Tensor, target: dict) -> str:
     "What makes this sample useless for training, or an empty string."
     boxes, labels = target["boxes"], target["labels"]
     if image.shape[0] == 3:  # others are features
@@ -43,8 +43,7 @@ def is_wrong(image: Tensor, target: dict, classes: int) -> str:
         if not torch.isfinite(image).all(): return "it has pixels that are NaN or infinite"
         if image.max() > 1.5 or image.min() < -0.5: return f"its pixels go from {image.min():.4g} to {image.max():.4g}: floats in 0..1 are wanted, divided by 255 and not normalised"
     if boxes.shape != (len(labels), 4): return f"its boxes have shape {tuple(boxes.shape)} and it has {len(labels)} labels: (N,4) and (N,) are wanted"
-    if labels.is_floating_point() or len(labels) and not 0 <= labels.min() <= labels.max() < classes:
-        return f"its labels are {labels.tolist()}: whole numbers from 0 to {classes - 1} are wanted"
+    if labels.is_floating_point(): return f"its labels are {labels.tolist()}: whole numbers are wanted"
     for box in boxes.tolist():
         shown = [round(x, 4) for x in box]
         if not all(map(math.isfinite, box)): return f"it has the box {shown}"
@@ -53,16 +52,15 @@ def is_wrong(image: Tensor, target: dict, classes: int) -> str:
     return ""
 
 
-def check_batch(images: Tensor, targets: list, classes: int, number: int = 0) -> None:
-    "DataError for a collated micro-batch (the `number`th of its step) that holds what is no picture in 0..1, no box in fractions, no label."
+def check_batch(images: Tensor, targets: list, number: int = 0) -> None:
+    "DataError for a collated micro-batch (the `number`th of its step) that holds what is no picture in 0..1 or no box in fractions. Labels too large are found by the loss."
     low, high = images.aminmax() if images.shape[1] == 3 and images.is_floating_point() else (images.new_zeros(()), images.new_zeros(()))
     boxes, labels = torch.cat([target["boxes"].reshape(-1, 4) for target in targets]), torch.cat([target["labels"].reshape(-1) for target in targets])
     values = torch.stack([low, high, *(boxes.aminmax() if len(boxes) else ())]).tolist() if images.is_floating_point() and boxes.is_floating_point() else [math.nan]
     fine = -0.5 <= values[0] and values[1] <= 1.5 and (len(values) < 4 or values[2] >= 0 and values[3] <= 1.01) if len(values) > 1 else False
-    fine = fine and not labels.is_floating_point() and all(target["boxes"].shape == (len(target["labels"]), 4) for target in targets)
-    if fine and (not len(labels) or 0 <= labels.min() and labels.max() < classes): return
+    if fine and not labels.is_floating_point() and all(target["boxes"].shape == (len(target["labels"]), 4) for target in targets): return
     for position, target in enumerate(targets):
-        if wrong := is_wrong(images[position], target, classes):
+        if wrong := is_wrong(images[position], target):
             error = DataError(f"image {target.get('image_id', position)}: {wrong}")
             error.where, error.wrong = (number, position), wrong
             raise error
@@ -82,7 +80,7 @@ class RunTrainer(Trainer):
 
     def train_step(self, micro_batches: list) -> dict:
         "One optimiser step on a list of collated micro-batches, after a look at them. DataError for what is no picture or box."
-        for number, (images, _, targets) in enumerate(micro_batches): check_batch(images, targets, self.model.config.num_classes, number)
+        for number, (images, _, targets) in enumerate(micro_batches): check_batch(images, targets, number)
         return super().train_step(micro_batches)
 
     def forward(self, images: Tensor, mask: Tensor):
