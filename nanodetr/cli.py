@@ -12,7 +12,7 @@ import warnings
 from pathlib import Path
 
 from .commands.detect import detect_command
-from .commands.outputs import say
+from .commands.outputs import print_note
 from .commands.evaluate import OnlyClasses, evaluate_command, load_model, open_split, report
 from .commands.photos import add_reading_flags, check_command
 from .commands.train import (SHAPES, FirstImages, SmallCopies, build_model, kept_config, model_config, prepare_data, run_folder, save_json,
@@ -51,7 +51,7 @@ def follow_command(args) -> int:
     if args.reveal:
         print(follow.reveal(clone, args.reveal, name))
     elif args.check:
-        return report_verdicts(follow.check(clone, name, args.timeout, say))
+        return report_verdicts(follow.check(clone, name, args.timeout, print_note))
     elif name:
         path, kept = follow.begin(clone, name, args.force)
         if kept: print(f"kept    {kept}")
@@ -120,7 +120,7 @@ def parser() -> argparse.ArgumentParser:
     add("--preset", help="how to build and train: nano (default), photos, voc, paper; by the weights when there are some")
     add("--out", help="folder for the run (default: runs/DATA-PRESET)")
     add("--epochs", type=int, help="passes over the training images")
-    add("--batch-size", type=int, help="images a micro-batch")
+    add("--batch-size", type=int, help="images per micro-batch")
     add("--accumulate", type=int, help="micro-batches an optimiser step")
     add("--lr", type=float, help="peak learning rate")
     add("--seed", type=int, help="of weights, order and augmentation (default 0)")
@@ -201,9 +201,9 @@ def main(arguments: list = None) -> int:
     try:
         return command(args)
     except KeyboardInterrupt as stop:
-        say(f"nanodetr: {stop}; go on with the same command and --resume" if str(stop) else "nanodetr: interrupted")
+        print_note(f"nanodetr: {stop}; go on with the same command and --resume" if str(stop) else "nanodetr: interrupted")
         return 130
     except (NanodetrError, OSError) as error:
-        say("nanodetr: error:", " ".join(str(error).split()))
+        print_note("nanodetr: error:", " ".join(str(error).split()))
         return 2
     finally: warnings.formatwarning = usual

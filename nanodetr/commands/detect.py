@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['VIDEO_ENDINGS', 'is_video', 'expand_pattern', 'find_pictures', 'Shot', 'read_frames', 'read_shots', 'class_names',
-           'find_objects', 'as_entry', 'CocoRows', 'draw', 'in_words_of_detect', 'warn_of_photos', 'tell', 'detect_all',
-           'detect_command']
+           'find_objects', 'as_entry', 'CocoRows', 'save_drawing', 'in_words_of_detect', 'warn_of_photos',
+           'print_entry', 'detect_all', 'detect_command']
 
 # %% ../../nbs/commands/detect.ipynb #c0d7c005
 import glob
@@ -22,7 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .evaluate import drawn_only, load_model
-from .outputs import FreshNames, refuse_existing, say, write_new
+from .outputs import FreshNames, print_note, refuse_existing, write_new
 from ..datasets.text import PICTURE_ENDINGS, is_picture, name_key, one_line, refuse_file, visible_files
 from ..errors import CheckpointError, DataError, UsageError
 from ..model import DETR
@@ -167,7 +167,7 @@ class CocoRows:
         self.file.write("\n]\n")
 
 # %% ../../nbs/commands/detect.ipynb #b313be87
-def draw(image: Tensor, found: dict, names: list, path: Path) -> None:
+def save_drawing(image: Tensor, found: dict, names: list, path: Path) -> None:
     "Write the picture with its detections as PNG."
     from nanodetr.plots import draw_detections
 
@@ -182,11 +182,11 @@ def in_words_of_detect(error: DataError) -> str:
 
 def warn_of_photos(model: DETR) -> None:
     "Say that the model has only seen drawings."
-    say(f"note: this model knows only drawn shapes ({', '.join(model.config.classes)}) and has never seen a photo: what it finds in one means nothing. "
+    print_note(f"note: this model knows only drawn shapes ({', '.join(model.config.classes)}) and has never seen a photo: what it finds in one means nothing. "
         "For photos train a model on your own (nanodetr train --data FOLDER), or give another one, such as facebook/detr-resnet-50")
 
 
-def tell(entry: dict, drawn=None) -> None:
+def print_entry(entry: dict, drawn=None) -> None:
     "One picture's detections for people."
     at = f" frame {entry['frame']}" if "frame" in entry else ""
     print(f"{entry['file']}{at}: {len(entry['detections'])} detections" + (f", drawn in {drawn}" if drawn else ""))
@@ -207,19 +207,19 @@ def detect_all(model: DETR, paths: list, args, drawings: FreshNames = None, coco
                     found = find_objects(model, shot, args.threshold)
                     entry = as_entry(shot, found, names)
                     if rows: rows.add(shot, found, names)
-                    if drawings: entry["drawn"] = str(drawings.write(shot.name, ".png", lambda place: draw(shot.image, found, names, place)))
+                    if drawings: entry["drawn"] = str(drawings.write(shot.name, ".png", lambda place: save_drawing(shot.image, found, names, place)))
                     if args.json: print("," * bool(done), json.dumps(entry, allow_nan=False), sep="\n", end="")
-                    else: tell(entry, entry.get("drawn"))
+                    else: print_entry(entry, entry.get("drawn"))
                     done += 1
                     del shot, found  # before the next picture is read
             except DataError as error:
                 failed.append(in_words_of_detect(error))
-                if len(paths) > 1: say(f"nanodetr: left out: {failed[-1]}")
+                if len(paths) > 1: print_note(f"nanodetr: left out: {failed[-1]}")
     finally:
         if args.json: print("\n]}")
         if rows: rows.close()
     if failed and not done: raise DataError(failed[0] if len(paths) == 1 else f"none of {len(paths)} files could be read; the first: {failed[0]}")
-    if failed: say(f"nanodetr: {len(failed)} of {len(paths)} files could not be read, see above; the others are done")
+    if failed: print_note(f"nanodetr: {len(failed)} of {len(paths)} files could not be read, see above; the others are done")
     return int(bool(failed))
 
 
@@ -238,5 +238,5 @@ def detect_command(args) -> int:
 
     def write(place):
         with open(place, "w", encoding="utf-8") as file: status.append(detect_all(model, paths, args, drawings, file))
-    say(f"written {write_new(args.coco, write, '--coco')}")
+    print_note(f"written {write_new(args.coco, write, '--coco')}")
     return status[0]

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FEW_IMAGES', 'PLOT_ENDINGS', 'pick_device', 'load_model', 'match_names', 'OnlyClasses', 'SharedClasses', 'some_of',
-           'open_split', 'drawn_only', 'trained_on', 'evaluate_command', 'notes', 'judge', 'summary', 'report',
-           'check_plots', 'draw_report']
+           'open_split', 'drawn_only', 'trained_on', 'evaluate_command', 'print_warnings', 'print_scores', 'summary',
+           'report', 'check_plots', 'draw_report']
 
 # %% ../../nbs/commands/evaluate.ipynb #c0d7b005
 import json
@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from ..checkpoints.files import run_weights
-from .outputs import refuse_existing, say, write_new
+from .outputs import print_note, refuse_existing, write_new
 from .photos import read_division
 from .train import SHAPES, read_json
 from ..datasets.text import clean_name
@@ -39,7 +39,7 @@ def load_model(path, device: str = None, last: bool = False) -> DETR:
     "The model of a training's folder (its best weights, or the last ones), a weights file, a shipped name or one of the hub; notes go to standard error."
     device = pick_device(device)
     if last and Path(path).is_dir(): path = run_weights(path, "last")
-    return DETR.from_pretrained(path, say=say).to(device)
+    return DETR.from_pretrained(path, say=print_note).to(device)
 
 # %% ../../nbs/commands/evaluate.ipynb #401ae536
 def match_names(known: list, wanted: list) -> dict:
@@ -105,14 +105,14 @@ def open_split(spec: str, split: str, model: DETR, **reading) -> tuple:
     known, wanted = config.classes or [], list(data.classes)
     if known == wanted: return data, model
     if not known and config.num_classes == len(wanted):
-        say(f"note: the model's {len(wanted)} classes have no names: taken in the order of the data ({some_of(wanted)})")
+        print_note(f"note: the model's {len(wanted)} classes have no names: taken in the order of the data ({some_of(wanted)})")
         return data, model
     shared = match_names(known, wanted)
     if not shared:
         raise UsageError(f"the model knows {some_of(known or [f'{config.num_classes} classes without names'])} and {spec} has {some_of(wanted)}: "
                          "give the --data it was trained for")
     unknown = [name for k, name in enumerate(wanted) if k not in shared]
-    if unknown: say(f"note: the model does not know {some_of(unknown)}: evaluated on the other {len(shared)} of {len(wanted)} classes")
+    if unknown: print_note(f"note: the model does not know {some_of(unknown)}: evaluated on the other {len(shared)} of {len(wanted)} classes")
     return SharedClasses(data, list(shared)) if unknown else data, OnlyClasses(model, list(shared.values()))
 
 # %% ../../nbs/commands/evaluate.ipynb #146b9b32
@@ -141,31 +141,31 @@ def evaluate_command(args) -> int:
     if args.detections or args.annotations:
         if not (args.detections and args.annotations) or args.model:
             raise UsageError("give either a model, or both --detections and --annotations")
-        return judge(*load_coco_results(args.annotations, args.detections), args)
+        return print_scores(*load_coco_results(args.annotations, args.detections), args)
     if not args.model:
         raise UsageError("give a model (a training's folder or a weights file), or both --detections and --annotations")
     model = load_model(args.model, args.device, args.last)
     spec = args.data or trained_on(args.model, model)
     data, model = open_split(spec, args.split, model, **read_division(args.model, args.split, spec))
     detections, targets = predict(model, data, 50 if spec in SHAPES else 4, progress=not (args.json or args.quiet))
-    return judge(detections, targets, data.classes, args)
+    return print_scores(detections, targets, data.classes, args)
 
 # %% ../../nbs/commands/evaluate.ipynb #dc0625c9
 FEW_IMAGES = 100
 
 
-def notes(targets: list, protocol: str) -> None:
+def print_warnings(targets: list, protocol: str) -> None:
     "Say what a reader of the scores should know about the set."
     from nanodetr.metrics.matches import MOST_DETECTIONS
 
     if len(targets) < FEW_IMAGES:
-        say(f"note: the set has {len(targets)} image{'s' * (len(targets) != 1)}, which is little: two models may differ by several points of AP and be equally good; {FEW_IMAGES} or more tell them apart better")
+        print_note(f"note: the set has {len(targets)} image{'s' * (len(targets) != 1)}, which is little: two models may differ by several points of AP and be equally good; {FEW_IMAGES} or more tell them apart better")
     most = max((int(torch.bincount(torch.as_tensor(target["labels"]).long()).max()) for target in targets if len(target["labels"])), default=0)
     if protocol == "coco" and most > MOST_DETECTIONS:
-        say(f"note: an image has {most} objects of one class, and COCO's rule looks at the {MOST_DETECTIONS} surest detections of a class in an image: --protocol voc2012 looks at all")
+        print_note(f"note: an image has {most} objects of one class, and COCO's rule looks at the {MOST_DETECTIONS} surest detections of a class in an image: --protocol voc2012 looks at all")
 
 
-def judge(detections: list, targets: list, classes: list, args) -> int:
+def print_scores(detections: list, targets: list, classes: list, args) -> int:
     "Scores, intervals and, where asked for, the picture of detections against the truth."
     from nanodetr.evaluation import PROTOCOLS, RECALL_POINTS, evaluate_detections
     from nanodetr.metrics.intervals import score_intervals
@@ -175,7 +175,7 @@ def judge(detections: list, targets: list, classes: list, args) -> int:
     if args.draws:
         matches = match_detections(detections, targets, args.protocol, classes)
         scores["intervals"] = score_intervals(matches, RECALL_POINTS.get(PROTOCOLS[args.protocol]), args.draws)
-    notes(targets, args.protocol)
+    print_warnings(targets, args.protocol)
     if args.plots: write_new(args.plots, lambda path: draw_report(detections, targets, scores, classes, path, Path(args.plots)), "--plots")
     return report(scores, args)
 
