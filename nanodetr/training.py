@@ -65,11 +65,12 @@ class TrainingError(NanodetrError):
 
 
 def choose_device(name: str) -> torch.device:
-    "The device called auto, cpu or cuda. Raises TrainingError for a GPU that is not there."
+    "The device called auto, cpu, cuda, cuda:1 or mps; auto is a CUDA GPU if there is one. Raises TrainingError for one that is not there."
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise TrainingError("device is cuda, but torch sees no GPU: use device cpu or auto")
+        name = "cuda" if there["cuda"] else "cpu"
+    if not there.get(name.partition(":")[0]):
+        raise TrainingError(f"device is {name}, but torch sees no such device: use device cpu or auto")
     return torch.device(name)
 
 # %% ../nbs/11_training.ipynb #dd846039
@@ -108,7 +109,7 @@ class TrainConfig:
     workers: int = 0
     # seed for the order of the images and for everything else that is random in training
     seed: int = 0
-    # auto, cpu or cuda
+    # auto, cpu, cuda, cuda:1 or mps
     device: str = "auto"
     # put images of like shapes into one batch, to save padding; the data set must know its sizes without decoding
     group_by_aspect: bool = False
