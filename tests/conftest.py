@@ -21,6 +21,7 @@ SHARED = ("test_site", "test_browser", "test_explorers")
 SLOW_FIRST = ("test_voc_notebook", "test_follow")  # so that no process ends with one long test while the other has none
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
     "With `-n 2 --dist loadgroup`, tests that share a start run in one process, and long ones come first."
     for item in items:

@@ -4,10 +4,8 @@ import math
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -399,24 +397,6 @@ def command(*arguments, **kwargs):
     code = "import sys; from nanodetr.cli import main; sys.exit(main(sys.argv[1:]))"
     return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                             env={**os.environ, "OMP_NUM_THREADS": "1"}, **kwargs)
-
-
-def test_ctrl_c_and_resume_in_two_processes(tmp_path):
-    "Interrupted in the middle, resumed: the weights of an uninterrupted run, bit for bit."
-    settings = ["--overfit", "16", "--batch-size", "4", "--epochs", "12", "--quiet"]
-    straight = command("train", *settings, "--out", tmp_path / "straight")
-    cut = command("train", *settings, "--out", tmp_path / "cut")
-    while not (tmp_path / "cut/log.csv").exists() and cut.poll() is None:  # the first epoch is saved
-        time.sleep(0.05)
-    cut.send_signal(signal.SIGINT)
-    _, said = cut.communicate(timeout=120)
-    assert cut.returncode == 130 and "--resume" in said and "Traceback" not in said
-    steps = torch.load(tmp_path / "cut/checkpoint.pt", weights_only=True)["step"]
-    assert 4 <= steps < 48
-    resumed = command("train", "--resume", "--out", tmp_path / "cut")  # the settings come from the run itself
-    assert resumed.wait(timeout=120) == straight.wait(timeout=120) == 0
-    a, b = (load_file(tmp_path / name / "model.safetensors") for name in ("straight", "cut"))
-    assert all(torch.equal(a[name], b[name]) for name in a)
 
 
 def test_full_disk_keeps_the_old_files(run_folder, tmp_path):
