@@ -7,6 +7,7 @@ __all__ = ['EXIT_CODES', 'EXAMPLES', 'OneLineParser', 'convert_command', 'follow
 
 # %% ../nbs/tools/cli.ipynb #9415de0e
 import argparse
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -203,6 +204,9 @@ def main(arguments: list = None) -> int:
     except KeyboardInterrupt as stop:
         print_note(f"nanodetr: {stop}; go on with the same command and --resume" if str(stop) else "nanodetr: interrupted")
         return 130
+    except BrokenPipeError:  # `nanodetr detect ... | head`: whoever read has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor is the rest of the buffer written
+        return 141  # as a shell says of a program that SIGPIPE ended
     except (NanodetrError, OSError) as error:
         print_note("nanodetr: error:", " ".join(str(error).split()))
         return 2

@@ -418,6 +418,17 @@ def test_full_disk_keeps_the_old_files(run_folder, tmp_path):
     process = command("train", "--resume", "--quiet", "--out", out, preexec_fn=limit)
     _, said = process.communicate(timeout=120)
     assert process.returncode == 2 and "error" in said and "Traceback" not in said
-    assert not list(out.glob("*.tmp"))
+    assert not list(out.glob("*tmp"))
     for name in ("model.safetensors", "checkpoint.pt"):
         assert (out / name).read_bytes() == before[name]
+
+
+def test_whoever_reads_the_answers_may_stop_early(tmp_path):
+    "`nanodetr detect ... | head -1`: no message about a broken pipe."
+    for k in range(3): Image.new("RGB", (64, 64), (k, 80, 90)).save(tmp_path / f"{k}.png")
+    words = [sys.executable, "-m", "nanodetr", "detect", "nano-shapes", str(tmp_path), "--json", "--quiet", "--threshold", "0"]
+    ran = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+    ran.stdout.readline()
+    ran.stdout.close()
+    said = ran.stderr.read()
+    assert ran.wait(120) == 141 and "pipe" not in said.lower() and "Traceback" not in said, said

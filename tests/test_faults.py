@@ -621,3 +621,12 @@ def test_fit_refuses_what_is_no_sample(spoil, hint, tmp_path):
 def test_fit_refuses_bytes():
     data = [((image * 255).byte(), target) for image, target in ShapesDataset("train", n=4)]
     with pytest.raises(DataError, match="image 0: its pixels are uint8: floats in 0..1 are wanted"): fit(new_model(), data, None, TrainConfig(epochs=1, batch_size=4, device="cpu"), progress=False)
+
+
+def test_a_file_beside_keeps_its_name_and_content(tmp_path):
+    "What is written beside and then renamed never takes the place of a file of the user's."
+    from nanodetr.checkpoints.files import write_atomically
+
+    (tmp_path / "a.json.tmp").write_text("mine")
+    write_atomically(tmp_path / "a.json", lambda path: path.write_text("new"))
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a.json.tmp": "mine", "a.json": "new"}

@@ -52,7 +52,7 @@ def write_together(files: dict) -> None:
 
     files: {path: function that writes to the path it is given}. After an error the old files are whole; an OSError names the file.
     """
-    beside = {path: path.with_name(path.name + ".tmp") for path in files}
+    beside = {path: path.with_name(f".{path.name}.nanodetr-tmp") for path in files}
     try:
         for path, write in files.items():
             try:
