@@ -1,6 +1,7 @@
 "Data: what cannot be shown in the notebook. Bad input, round trips, properties, and real folders where they exist."
 import hashlib
 import json
+import math
 import os
 import pickle
 import subprocess
@@ -796,3 +797,21 @@ def test_voc_download_is_by_split(tmp_path, monkeypatch):
     for split in ("trainval", "test"):
         with pytest.raises(DataError): VOCDataset(tmp_path, split, year="2007", download=True)
     assert asked == [{"year": "2007", "image_set": "test", "download": True}]
+
+
+def test_polygons_without_a_box_get_one(tmp_path):
+    "Tools for outlines leave `bbox` away: the box is the one around the corners. Run lengths have no corners, and are refused."
+    from nanodetr.datasets.coco import box_around
+
+    ring = [[10, 20, 30.5, 20, 30.5, 44, 10, 44], [8, 30, 9, 30, 9, 31]]
+    assert box_around(ring) == [8, 20, 22.5, 24]
+    assert all(box_around(wrong) is None for wrong in (None, [], [[1, 2, 3, 4]], [[1, 2, 3, 4, 5, "6"]], {"counts": [1], "size": [2, 2]}, [[1, 2, 3, 4, 5, math.nan]]))
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    data = {"images": [{"id": 1, "file_name": "a.png", "width": 64, "height": 64}], "categories": [{"id": 1, "name": "cup"}],
+            "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "segmentation": ring}]}
+    (tmp_path / "labels.json").write_text(json.dumps(data))
+    found = CocoDataset(tmp_path, tmp_path / "labels.json").get_target(0)["boxes"]
+    assert found.tolist() == [[8, 20, 30.5, 44]]
+    data["annotations"][0]["segmentation"] = {"counts": [1], "size": [2, 2]}
+    (tmp_path / "labels.json").write_text(json.dumps(data))
+    with pytest.raises(DataError, match="has no 'bbox'"): CocoDataset(tmp_path, tmp_path / "labels.json")

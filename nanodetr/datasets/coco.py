@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['read_coco_json', 'whole_ids', 'read_coco', 'json_integer', 'json_number', 'id_faults', 'number_ids',
-           'root_categories', 'CocoIndex', 'coco_index', 'CocoReader', 'coco_size', 'picture_records', 'deal_out',
-           'coco_records', 'CocoDataset', 'coco_annotations', 'coco_table', 'read_coco_results']
+           'root_categories', 'CocoIndex', 'coco_index', 'box_around', 'CocoReader', 'coco_size', 'picture_records',
+           'deal_out', 'coco_records', 'CocoDataset', 'coco_annotations', 'coco_table', 'read_coco_results']
 
 # %% ../../nbs/datasets/coco.ipynb #add00005
 import json
@@ -112,11 +112,24 @@ def coco_index(data: dict, path: str | Path, faults: list = None) -> CocoIndex:
     return CocoIndex(Path(path), images, categories, classes)
 
 # %% ../../nbs/datasets/coco.ipynb #add00011
+def box_around(polygons) -> list:
+    "[x, y, width, height] around COCO's polygons [[x0, y0, x1, y1, ...], ...]; None where these are none."
+    fine = lambda corners: isinstance(corners, list) and len(corners) > 5 and len(corners) % 2 == 0 and all(map(json_number, corners))
+    if not isinstance(polygons, list) or not polygons or not all(map(fine, polygons)): return None
+    x, y = ([value for corners in polygons for value in corners[k::2]] for k in (0, 1))
+    return [min(x), min(y), max(x) - min(x), max(y) - min(y)]
+
+
 class CocoReader:
     "Reads the entries of one COCO file; an entry that makes no sense raises a DataError that names it."
 
-    def __init__(self, index: CocoIndex, path: str | Path, kind: str):
-        # kind: "annotation" or "detection"
+    def __init__(
+        self,
+        index: CocoIndex,
+        path: str | Path,
+        # "annotation" or "detection"
+        kind: str,
+    ):
         self.index, self.path, self.kind = index, path, kind
         self.tables = {"image_id": index.images, "category_id": index.categories}
         self.needed = ["image_id", "category_id", "bbox"] + ["score"] * (kind == "detection")
@@ -139,7 +152,8 @@ class CocoReader:
         self.refuse(k, row, f"has {key} {one_line(repr(number))}, {known}", "correct it, or check that the files belong together")
 
     def box(self, k: int, row) -> list:
-        "[x, y, width, height] of the entry, four finite numbers."
+        "[x, y, width, height] of the entry, four finite numbers; around the polygons of an annotation that has no bbox."
+        if self.kind == "annotation" and isinstance(row, dict) and not row.get("bbox") and (box := box_around(row.get("segmentation"))): return box
         box = self.value(k, row, "bbox")
         if isinstance(box, list) and len(box) == 4 and all(map(json_number, box)): return box
         self.refuse(k, row, f"has bbox {one_line(repr(box))}, which is not four finite numbers", "mend the file")
