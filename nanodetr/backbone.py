@@ -26,8 +26,9 @@ from .errors import NanodetrError
 def downsample_mask(mask: Tensor, size: tuple) -> Tensor:
     """The padding mask of the feature map's cells: (B,H,W) bool to (B,h,w) bool, True = padding, by nearest neighbour.
 
-    `F.interpolate` has no kernel for booleans, so the mask becomes float on the way.
+    None (nothing is padded) stays None. `F.interpolate` has no kernel for booleans, so the mask becomes float on the way.
     """
+    if mask is None: return None
     return F.interpolate(mask[:, None].float(), size=tuple(size), mode="nearest")[:, 0].bool()
 
 # %% ../nbs/03_backbone.ipynb #043e5b7a
@@ -97,8 +98,8 @@ class ConvBackbone(nn.Module):
         self.num_channels, self.stride = widths[-1], 2 ** len(widths)
 
     def forward(self, images: Tensor, mask: Tensor) -> tuple:
-        "images (B,3,H,W), mask (B,H,W) -> features (B,C,h,w), mask (B,h,w)."
-        if mask.any(): return run_unpadded(self.body, images, mask, self.stride)
+        "images (B,3,H,W), mask (B,H,W) or None (no padding) -> features (B,C,h,w), mask (B,h,w) or None."
+        if mask is not None: return run_unpadded(self.body, images, mask, self.stride)
         features = self.body(images)
         return features, downsample_mask(mask, features.shape[-2:])
 
@@ -214,7 +215,7 @@ class ResNetBackbone(nn.Module):
         self.num_channels, self.stride, self.seal_padding = probe.shape[1], 64 // probe.shape[2], seal_padding
 
     def forward(self, images: Tensor, mask: Tensor) -> tuple:
-        "images (B,3,H,W) normalised, mask (B,H,W) -> features (B,C,h,w), mask (B,h,w)."
-        if self.seal_padding and mask.any(): return run_unpadded(self.body, images, mask, self.stride)
+        "images (B,3,H,W) normalised, mask (B,H,W) or None (no padding) -> features (B,C,h,w), mask (B,h,w) or None."
+        if self.seal_padding and mask is not None: return run_unpadded(self.body, images, mask, self.stride)
         features = self.body(images)
         return features, downsample_mask(mask, features.shape[-2:])

@@ -41,10 +41,11 @@ def collate(batch: list) -> tuple:
     """[(image (3,H,W), target), ...] to images (B,3,H,W), mask (B,H,W) bool and the list of targets.
 
     H and W are the largest height and the largest width in the batch. Smaller pictures are padded with zeros at the
-    bottom and at the right; the mask is True there.
+    bottom and at the right; the mask is True there. It is None when all pictures have one size: then nothing is padded.
     """
     images, targets = zip(*batch)
     h, w = (max(image.shape[k] for image in images) for k in (-2, -1))
+    if all(image.shape[-2:] == (h, w) for image in images): return torch.stack(images), None, list(targets)
     padded = images[0].new_zeros(len(images), len(images[0]), h, w)  # (B,3,H,W)
     mask = torch.ones(len(images), h, w, dtype=torch.bool)           # (B,H,W)
     for i, image in enumerate(images):

@@ -190,7 +190,7 @@ def target_to_pixels(target: dict) -> dict:
 def predict(model: nn.Module, dataset, batch_size=16, device=None, progress=True, workers=0):
     """All detections of a model on a data set, and the ground truth beside them.
 
-    model(images (B,3,H,W), mask (B,H,W)) must return logits (B,Q,C+1) and boxes (B,Q,4) cxcywh 0..1.
+    model(images (B,3,H,W), mask (B,H,W) or None) must return logits (B,Q,C+1) and boxes (B,Q,4) cxcywh 0..1.
     The truth comes from `dataset.get_target(i)` if the data set has it, else from the item. In the second case the data
     set's transforms must neither cut nor flip the picture. device: move the model there; None: use it where it is.
     Returns (detections, targets), lists of dicts for `evaluate_detections`. The model stays in the mode it was in.
@@ -206,7 +206,7 @@ def predict(model: nn.Module, dataset, batch_size=16, device=None, progress=True
         with torch.no_grad():
             for images, mask, batch in tqdm(loader, "evaluate", disable=not progress, leave=False):
                 sizes = torch.stack([torch.as_tensor(target["orig_size"]) for target in batch])  # (B,2) height, width
-                detections += postprocess(model(images.to(device), mask.to(device)), sizes)
+                detections += postprocess(model(images.to(device), None if mask is None else mask.to(device)), sizes)
                 targets += [target_to_pixels(target) for target in batch]
     finally: model.train(was_training)
     if hasattr(dataset, "get_target"): targets = [dataset.get_target(i) for i in range(len(dataset))]

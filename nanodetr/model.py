@@ -38,6 +38,8 @@ class DETROutput:
     aux: list = field(default_factory=list)
     attention: dict = None
 
+torch.export.register_dataclass(DETROutput)  # so that exporters find the tensors in it
+
 # %% ../nbs/08_model.ipynb #e01420eb
 class BoxHead(nn.Sequential):
     "(..., d) -> (..., 4): three linear layers; a sigmoid outside turns them into cxcywh (paper, section 3.2)."
@@ -54,7 +56,8 @@ def build_backbone(c: DETRConfig) -> nn.Module:
 class DETRParts(nn.Module):
     """The parts of a DETR, by name; `DETRNetwork` joins them in a forward pass.
 
-    backbone: a module with `num_channels` and (images, mask) -> (features, mask); None builds the configuration's.
+    backbone: a module with `num_channels` and (images, mask) -> (features, mask), where the mask may be None (no padding);
+    None builds the configuration's.
     """
 
     def __init__(self, config: DETRConfig, backbone: nn.Module = None):
@@ -84,20 +87,20 @@ class DETRNetwork(DETRParts):
 
     def forward(self, images: Tensor, mask: Tensor = None, need_weights: bool = False) -> DETROutput:
         "images (B,3,H,W) RGB in 0..1, not normalised; mask (B,H,W) bool, True = padding (None: there is none)."
-        padded = mask is not None and bool(mask.any())
-        if mask is None:
-            mask = torch.zeros(images.shape[0], *images.shape[-2:], dtype=torch.bool, device=images.device)
         images = (images.to(self.mean) - self.mean) / self.std
-        if padded: images = images.masked_fill(mask[:, None], 0.0)             # (B,3,H,W), zero in the padding
+        if mask is not None:                                                   # new: None says that nothing is padded
+            mask = mask.to(images.device)
+            images = images.masked_fill(mask[:, None], 0.0)                    # (B,3,H,W), zero in the padding
         return self.from_features(*self.backbone(images, mask), need_weights)  # new: cut here
 
     def from_features(self, features: Tensor, mask: Tensor, need_weights: bool = False) -> DETROutput:
-        "Everything after the backbone, from its features (B,C',h,w) and its mask (B,h,w) bool, True = padding."
+        "Everything after the backbone, from its features (B,C',h,w) and its mask (B,h,w) bool, True = padding, or None."
         tokens = self.input_proj(features).flatten(2).transpose(1, 2)          # (B,hw,d)
-        pos = self.encode_positions(mask).flatten(1, 2).to(tokens.dtype)       # (B,hw,d)
-        padding = mask.flatten(1) if mask.any() else None                      # (B,hw)
+        padding = None if mask is None else mask.flatten(1)                    # (B,hw)
+        if mask is None: mask = torch.zeros_like(features[:1, 0], dtype=torch.bool)  # (1,h,w), the same for every image
+        pos = self.encode_positions(mask).flatten(1, 2).to(tokens.dtype)       # (B,hw,d) or (1,hw,d)
         memory, encoder_weights = self.encoder(tokens, pos, padding, need_weights)  # (B,hw,d)
-        query_pos = self.query_embed.weight.expand(len(tokens), -1, -1)        # (B,Q,d)
+        query_pos = self.query_embed.weight.expand(tokens.shape[0], -1, -1)    # (B,Q,d)
         start = query_pos if self.config.query_start == "query" else torch.zeros_like(query_pos)  # new
         hidden, weights = self.decoder(start, memory, query_pos, pos, padding, need_weights)  # (L,B,Q,d)
         logits = self.class_head(hidden).to(self.mean)                         # new: (L,B,Q,C+1), all layers
@@ -154,7 +157,7 @@ class DETR(DETRNetwork):
             for some in (images[i:i + batch_size] for i in range(0, len(images), batch_size)):
                 batch, mask, _ = collate([(self.resize(image.to(self.mean)), {}) for image in some])
                 sizes = torch.tensor([image.shape[-2:] for image in some])
-                detections += postprocess(self(batch, mask.to(batch.device)), sizes)
+                detections += postprocess(self(batch, mask), sizes)
         finally: self.train(was_training)
         orders = [d["scores"].argsort(descending=True, stable=True)[:(d["scores"] > threshold).sum()] for d in detections]
         return [{name: value[order] for name, value in d.items()} for d, order in zip(detections, orders)]

@@ -27,7 +27,7 @@ def mean_loss(model: nn.Module, criterion: SetCriterion, data, batch_size: int) 
     device, total, was_training = next(model.parameters()).device, 0.0, model.training
     model.eval()
     for images, mask, targets in DataLoader(data, batch_size, collate_fn=collate):
-        total += criterion.total(criterion(model(images.to(device), mask.to(device)), targets)).item() * len(targets)
+        total += criterion.total(criterion(model(images.to(device), mask), targets)).item() * len(targets)
     model.train(was_training)
     return total / len(data)
 
@@ -35,7 +35,7 @@ def mean_loss(model: nn.Module, criterion: SetCriterion, data, batch_size: int) 
 def accumulate_gradients(
     model: nn.Module,
     criterion: SetCriterion,
-    # list of (images (b,3,H,W), mask (b,H,W), list of b targets)
+    # list of (images (b,3,H,W), mask (b,H,W) or None, list of b targets)
     micro_batches: list,
     # (images, mask) -> output; called instead of `model`
     forward=None,
@@ -195,7 +195,7 @@ class Trainer:
                                            betas=(0.9, config.beta2), fused=self.device.type in ("cpu", "cuda"))
 
     def forward(self, images: Tensor, mask: Tensor):
-        "The model's output for images (b,3,H,W) and mask (b,H,W)."
+        "The model's output for images (b,3,H,W) and mask (b,H,W), or None where nothing is padded."
         return self.model(images.contiguous(memory_format=torch.channels_last), mask)
 
     def backward(self, loss: Tensor) -> None:
@@ -215,7 +215,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
         self.optimizer.zero_grad()
-        losses = self.gradients([(images.to(self.device), mask.to(self.device), part) for images, mask, part in micro_batches])
+        losses = self.gradients([(images.to(self.device), mask, part) for images, mask, part in micro_batches])
         norm = self.update()
         self.step += 1
         return {name: value.item() for name, value in losses.items()} | {"grad_norm": norm.item(), "lr": self.config.lr * factor}

@@ -171,11 +171,13 @@ class OnFeatures(nn.Module):
         self.after, self.channels, self.stride = after, probe.shape[1], model.backbone.stride // (64 // probe.shape[2])
 
     def forward(self, features: Tensor, mask: Tensor, need_weights: bool = False) -> DETROutput:
-        "features (B,C,h,w), mask (B,h,w) True = padding."
+        "features (B,C,h,w), mask (B,h,w) True = padding, or None."
+        mask = None if mask is None else mask.to(features.device)
         if features.shape[1] != self.channels:
             raise ConfigError(f"features have {features.shape[1]} channels, but after {self.after} there are "
                               f"{self.channels}: cache them with after={self.after!r}, from this model")
-        if self.after != "layer4": features, mask = run_unpadded(self.backbone.body, features, mask, self.stride)
+        if mask is None: features = self.backbone.body(features)  # an empty body after layer4
+        elif self.after != "layer4": features, mask = run_unpadded(self.backbone.body, features, mask, self.stride)
         return self.whole.from_features(features, mask, need_weights)
 
     def train(self, mode: bool = True):
