@@ -21,7 +21,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 ROOT = Path(__file__).resolve().parent.parent
-SAMPLE = ("00_tour.ipynb", "05_attention.ipynb", "09_matching.ipynb")  # an explorer each but for 05, and what Colab users open first
+SAMPLE = ("00_tour.ipynb", "09_matching.ipynb")  # what Colab users open first, and what draws most; an explorer each
 WIDGET = "application/vnd.jupyter.widget-view+json"
 LEFT_OUT = re.compile(r"^\s*#\s*\|\s*(slow|gpu|notest|eval:\s*false)\b", re.M)
 SWEEP = f"import sys; sys.path.append({str(ROOT / 'tests')!r})\nfrom sweep import sweep_all\nprint(sweep_all(globals()))"

@@ -109,7 +109,7 @@ def test_channels_last_keeps_the_numbers_and_stays():
     "On CPUs, convolutions are often faster when the channels of a pixel lie side by side; the group norm keeps that order."
     torch.manual_seed(0)
     usual, images = ConvBackbone().eval(), torch.rand(8, 3, 64, 64)
-    last, mask = ConvBackbone().eval(), torch.zeros(8, 64, 64, dtype=torch.bool)
+    last, mask = ConvBackbone().eval(), None
     last.load_state_dict(usual.state_dict())
     last = last.to(memory_format=torch.channels_last)
     with torch.no_grad(): features, _ = last(images.to(memory_format=torch.channels_last), mask)

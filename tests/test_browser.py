@@ -1,8 +1,10 @@
 """Explorers where readers use them: JupyterLab 4 in headless Chromium, moved by the keyboard.
 
-One server and one browser for all rows of ROWS; each opens its notebook, runs all of it and plays with one explorer.
+One server and one browser for all rows of ROWS; each opens its notebook, runs it and plays with one explorer. The copies that are
+opened hold the text, and of the code what the explorer is made of (nbdev_test runs all of it); NANODETR_SLOW=1 runs whole notebooks.
 A screenshot of each is kept in the folder $SCREENSHOTS (.screenshots/ unless it is set).
 """
+import ast
 import json
 import os
 import re
@@ -64,11 +66,43 @@ def chromium():
         finally: browser.close()
 
 
+def names_of(source):
+    "(names that a cell makes, names that it uses)."
+    tree = ast.parse("".join(line for line in source.splitlines(True) if not line.lstrip().startswith(("%", "!"))))
+    makes, inner = set(), (ast.FunctionDef, ast.ClassDef, ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+
+    def look(node):
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.Name) and isinstance(child.ctx, ast.Store): makes.add(child.id)
+            elif isinstance(child, (ast.FunctionDef, ast.ClassDef)): makes.add(child.name)
+            elif isinstance(child, (ast.Import, ast.ImportFrom)): makes.update((alias.asname or alias.name).split(".")[0] for alias in child.names)
+            if not isinstance(child, inner): look(child)
+    look(tree)
+    return makes, {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+
+
+def keep_what_it_needs(path, variable):
+    "Leave of a notebook's code the first cell that makes `variable`, and what that is made of."
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    parsed = [names_of("".join(cell["source"])) if cell["cell_type"] == "code" else None for cell in notebook["cells"]]
+    first = next(i for i, names in enumerate(parsed) if names and variable in names[0])
+    kept, needed = notebook["cells"][first + 1:], {variable}
+    kept = [cell for cell in kept if cell["cell_type"] != "code"][::-1]
+    for cell, names in reversed(list(zip(notebook["cells"], parsed))[:first + 1]):
+        if names:
+            if not names[0] & needed: continue
+            needed = needed - names[0] | names[1]
+        kept.append(cell)
+    path.write_text(json.dumps({**notebook, "cells": kept[::-1]}), encoding="utf-8")
+
+
 @pytest.fixture(scope="module")  # not the session: what comes later may want an event loop of its own
 def lab(chromium, tmp_path_factory):
     "(address, token) of a JupyterLab with settings of its own, that serves copies of the notebooks."
     home, token = tmp_path_factory.mktemp("lab"), secrets.token_hex(16)
     shutil.copytree(ROOT / "nbs", home / "nbs", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+    if "NANODETR_SLOW" not in os.environ:
+        for notebook, variable, _ in ROWS + PLAYED: keep_what_it_needs(home / "nbs" / notebook, variable)
     folders = {f"JUPYTER_{name}_DIR": str(home / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")}
     # what would pop up over the page, or fetch something
     settings = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True}}

@@ -1,6 +1,6 @@
 """Typing along: every notebook survives being blanked and filled again, and a planted mistake is found where it was planted.
 
-Five of the notebooks are run whole, each in a kernel, and one mistake is planted; NANODETR_SLOW=1 runs all (several minutes).
+Three of the notebooks are run whole, each in a kernel, and one mistake is planted; NANODETR_SLOW=1 runs all (several minutes).
 """
 import ast
 import json
@@ -18,7 +18,7 @@ from nanodetr.cli import main
 
 CLONE = Path(__file__).resolve().parents[1]
 COURSES = follow.courses(CLONE)
-QUICK = ("00b_video", "05_attention", "06_encoder", "07_decoder", "10_loss")  # the ladders, and what runs in seconds
+QUICK = ("00b_video", "05_attention", "10_loss")  # a ladder of each kind, in seconds
 WHOLE = [name for name in COURSES if name < "13" and (name in QUICK or "NANODETR_SLOW" in os.environ)]
 
 
