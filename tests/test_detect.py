@@ -321,7 +321,7 @@ def test_best_weights_by_default_and_the_last_where_asked(tmp_path, capsys):
 def test_unknown_devices_are_refused(name, tmp_path, capsys):
     for words in (("detect", "nano-shapes", scene(tmp_path / "1.png")), ("evaluate", "nano-shapes")):
         status, _, err = run(capsys, *words, "--device", name)
-        assert status == 2 and f"--device {name}" in err and "auto" in err
+        assert status == 2 and f"device is {name!r}" in err and "auto" in err
 
 
 def photos_of(tmp_path, classes) -> Path:
@@ -376,20 +376,20 @@ def hf_folder(tmp_path, processor=None, id2label=None) -> Path:
 
 @pytest.mark.parametrize("size, wanted, note", [
     ({"shortest_edge": 60, "longest_edge": 90}, (60, 90), ""), ({"max_height": 90, "max_width": 90}, (90, 90), ""),
-    ({"shortest_edge": 60}, (60, 6000), ""), ({"height": 60, "width": 60}, (60, 100), "stretched"),
+    ({"shortest_edge": 60}, (60, 6000), ""), ({"height": 60, "width": 50}, (60, 50), ""),
     ({"max_height": 60, "max_width": 90}, (60, 90), "fitted into"), (None, (800, 1333), "no preprocessor_config.json")])
 def test_the_size_that_a_hugging_face_folder_says(size, wanted, note, tmp_path):
     said = []
     config = DETR.from_pretrained(hf_folder(tmp_path, None if size is None else {"size": size}), say=said.append).config
-    assert (config.image_size, config.max_size) == wanted
+    assert (config.image_size, config.max_size) == wanted and config.stretch == ("height" in (size or {}))
     assert (note in said[0] and str(tmp_path) in said[0]) if note else said == []
 
 
 def test_notes_do_not_spoil_the_json(tmp_path, capsys):
-    folder = hf_folder(tmp_path, {"size": {"height": 60, "width": 60}})
+    folder = hf_folder(tmp_path, {"size": {"max_height": 60, "max_width": 90}})
     capsys.readouterr()
     status, out, err = detect(capsys, scene(tmp_path / "1.png"), "--json", model=folder)
-    assert status == 0 and "stretched" in err and strict(out)["images"]
+    assert status == 0 and "fitted into" in err and strict(out)["images"]
 
 
 def test_names_by_number(tmp_path):
@@ -446,6 +446,14 @@ WORDS = st.one_of(st.sampled_from(["train", "evaluate", "detect", "check", "conv
                   st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12), st.integers().map(str), st.floats().map(str))
 FLAGS = ["--threshold", "--json", "--coco", "--annotations", "--detections", "--device", "--draws", "--split", "--protocol", "--plots", "--last", "--every",
          "--max-pixels", "--data", "--layout", "--quiet", "--out", "--nonsense", "--thresh"]
+
+
+@pytest.mark.parametrize("words", [["convert", "nano-shapes", "--", "--"], ["check", "--", "--"], ["detect", "nano-shapes", "--", "--"], ["evaluate", "--", "--"], ["follow", "--", "--"]])
+def test_a_second_double_dash_is_no_argument(words, capsys):
+    try: status = main(words)
+    except SystemExit as end: status = end.code
+    out, err = capsys.readouterr()
+    assert status == 2 and err.count("\n") == 1 and "Traceback" not in err
 
 
 @settings(max_examples=MANY, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
