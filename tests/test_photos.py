@@ -586,6 +586,19 @@ def test_names_on_axes_and_in_explorers():
     assert plain == escaped and other > 0, "letters that no font has are written as their numbers"
 
 
+def test_classes_on_axes_without_a_font():
+    "Where a name stands beside an axis, its number and a warning take its place, as in pictures."
+    from nanodetr.plots import plot_evaluation, plot_query_places
+    names, scores = ["cup", "\ue125"], {"AP50": 0.5, "objects": 3}
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        figures = [plot_evaluation(dict.fromkeys(names, scores), np.ones((3, 3), int), {"correct": 3, "missed": 1}), plot_query_places(torch.rand(4, 4), [0, 0, 1, 1], [0, 1, 1, 0], names)]
+        for figure in figures: figure._repr_png_()
+    told = [str(one.message) for one in said]
+    assert not [one for one in told if "Glyph" in one] and sum("#1 is \ue125" in one for one in told) == 1
+    assert figures[0].axes[0].get_yticklabels()[1].get_text() == "#1 (3)" and figures[1].axes[2].get_xticklabels()[1].get_text() == "#1"
+
+
 def test_a_machine_without_fonts_shows_numbers(monkeypatch):
     from nanodetr.plots import style
     monkeypatch.setattr(style, "font_paths", lambda: [style.font_manager.findfont("DejaVu Sans")])
