@@ -105,7 +105,7 @@ def bar_chart(title: str, rows: list, note: str = "") -> str:
 
 
 def histograms(report: CheckReport, colours: dict) -> str:
-    "Classes by split, sizes of boxes and objects a picture, as bars."
+    "Classes by split, sizes of boxes and objects per picture, as bars."
     unique = list({str(record.picture): record for part in report.folder.splits.values() for record in part}.values())
     tints = dict(zip(report.folder.splits, ("#4a6fa5", "#e8943a", "#7a9e7e", "#a0728c", "#888888", "#555555")))
     counts, first = {split: defaultdict(int) for split in tints}, {}
