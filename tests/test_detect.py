@@ -385,6 +385,21 @@ def test_the_size_that_a_hugging_face_folder_says(size, wanted, note, tmp_path):
     assert (note in said[0] and str(tmp_path) in said[0]) if note else said == []
 
 
+@pytest.mark.parametrize("preset", ["voc", "paper"])
+def test_a_model_for_stretched_pictures_is_trained_and_measured_on_them(preset, tmp_path, capsys):
+    "Detected, trained, validated and evaluated alike; the boxes are fractions and stay what they are."
+    from nanodetr.commands.evaluate import open_split
+    from nanodetr.commands.train import kept_config, prepare_data
+
+    model = DETR.from_pretrained(hf_folder(tmp_path, {"size": {"height": 60, "width": 50}}), say=str)
+    root = photos_of(tmp_path, ["a", "b"])
+    train, val = prepare_data(str(root), preset, kept_config(model.config, str(root)))
+    test, _ = open_split(str(root), "val", model)
+    assert {model.resize(torch.rand(3, *sides)).shape for sides in ((9, 99), (70, 8), (60, 50))} == {(3, 60, 50)}
+    assert {data[i][0].shape for data in (train, val, test) for i in (0, 1)} == {(3, 60, 50)}
+    assert test[0][1]["boxes"].allclose(torch.tensor([[15 / 64, 15 / 64, 20 / 64, 20 / 64]])) and val[0][1]["boxes"].equal(test[0][1]["boxes"])
+
+
 def test_notes_do_not_spoil_the_json(tmp_path, capsys):
     folder = hf_folder(tmp_path, {"size": {"max_height": 60, "max_width": 90}})
     capsys.readouterr()

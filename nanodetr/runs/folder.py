@@ -84,7 +84,8 @@ def remove_stale(path: Path, stale: dict) -> None:
         else: break
     else: raise TrainingError(f"{over}: a training that began here was killed in that moment: delete this file and {path}")
     try:
-        if path.exists() and read_json_object(path) == stale: path.unlink()
+        if read_json_object(path) == stale: path.unlink()
+    except NanodetrError: pass  # it has gone
     finally: over.unlink(missing_ok=True)
 
 
