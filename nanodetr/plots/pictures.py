@@ -265,7 +265,7 @@ def to_bytes(image) -> np.ndarray:
     return drawn
 
 # %% ../../nbs/plots/pictures.ipynb #d7a00004
-_font = lru_cache(maxsize=64)(ImageFont.truetype)
+_font = lru_cache(maxsize=16)(ImageFont.truetype)  # a third of a megabyte each; pictures of one size need one for each script
 
 def _font_runs(text: str, size: float, first: str = None) -> list:
     "[(font, part of the text)], one after the other. first: the font file to use in place of DejaVu Sans."
