@@ -71,7 +71,7 @@ def choose_device(name: str) -> torch.device:
     try: device = torch.device(name)
     except RuntimeError: device = torch.device("meta")  # no kind of device that torch knows
     if device.type == "cpu" or gpu and device.type == gpu.type and (device.index or 0) < torch.accelerator.device_count(): return device
-    raise TrainingError(f"device is {name!r}, but torch sees no such device here: use auto, cpu{f' or {gpu.type}' if gpu else ''}")
+    raise TrainingError(f"device is {name!r}, but torch sees no such device here: choose one of auto, cpu{f', {gpu.type}' if gpu else ''}")
 
 # %% ../nbs/11_training.ipynb #dd846039
 @dataclass

@@ -227,4 +227,4 @@ def test_one_place_chooses_the_device(gpu, monkeypatch):
     for name in ("cuda", "mps", "cuda:0", "cuda:1", "gpu"):
         if gpu and name in (gpu, f"{gpu}:0"): assert choose_device(name) == torch.device(name)
         else:
-            with pytest.raises(TrainingError, match=f"device is '{name}'.*use auto, cpu"): choose_device(name)
+            with pytest.raises(TrainingError, match=f"device is '{name}'.*choose one of auto, cpu"): choose_device(name)
