@@ -27,6 +27,12 @@ class OneLineParser(argparse.ArgumentParser):
     def error(self, message: str):
         self.exit(2, f"nanodetr: error: {' '.join(message.split())}; see {self.prog} --help\n")
 
+    def parse_known_args(self, args=None, namespace=None):
+        found, rest = super().parse_known_args(args, namespace)
+        empty = [name for name, value in vars(found).items() if value == []]  # Python before 3.12 takes a second -- for an argument, and then drops it
+        if empty: self.error(f"the following arguments are required: {', '.join(empty)}")
+        return found, rest
+
 # %% ../nbs/tools/cli.ipynb #abc1e048
 def convert_command(args) -> int:
     "Write a checkpoint again in another layout."
@@ -125,7 +131,7 @@ def parser() -> argparse.ArgumentParser:
     add("--accumulate", type=int, help="micro-batches per optimiser step")
     add("--lr", type=float, help="peak learning rate")
     add("--seed", type=int, help="of weights, order and augmentation (default 0)")
-    add("--device", help="auto, cpu, cuda, cuda:1, mps (default: auto, a CUDA GPU if there is one)")
+    add("--device", help="auto, cpu, cuda, cuda:1, mps (default: auto, a GPU if there is one)")
     add("--amp", action="store_true", default=None, help="half-precision arithmetic where it is safe")
     add("--set", action="append", metavar="NAME=VALUE", help="any other field of the model's or the training's configuration, e.g. ema=0.999")
     add("--resume", action="store_true", help="go on with the run in --out")

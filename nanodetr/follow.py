@@ -6,10 +6,10 @@
 __all__ = ['FUNCTION', 'DEFINITION', 'LINK', 'CODE', 'WELCOME', 'FollowError', 'plain_python', 'to_write', 'functions', 'calls',
            'hint', 'blank', 'source', 'is_exported', 'is_rung', 'parts', 'new_lines', 'Piece', 'pieces', 'definitions',
            'move_links', 'blank_lines', 'blank_cell', 'blank_notebook', 'names', 'readable', 'with_helpers', 'Attempt',
-           'unwritten', 'written', 'attempt', 'attempts', 'how_far', 'tell', 'compared', 'Telling', 'telling', 'same',
-           'course_value', 'checked_line', 'Failure', 'put', 'composed', 'compose', 'first_failure', 'play', 'Verdict',
-           'gist', 'reachable', 'suspects', 'further', 'blame', 'judge', 'is_clone', 'find_clone', 'read_notebook',
-           'nearest', 'courses', 'find_course', 'copy_path', 'begin', 'check', 'reveal', 'progress']
+           'unwritten', 'written', 'attempt', 'attempts', 'how_far', 'failure_message', 'compared', 'Telling',
+           'telling', 'same', 'course_value', 'checked_line', 'Failure', 'put', 'composed', 'compose', 'first_failure',
+           'play', 'Verdict', 'gist', 'reachable', 'suspects', 'further', 'blame', 'judge', 'is_clone', 'find_clone',
+           'read_notebook', 'nearest', 'courses', 'find_course', 'copy_path', 'begin', 'check', 'reveal', 'progress']
 
 # %% ../nbs/tools/follow.ipynb #6e1259de
 import ast
@@ -318,7 +318,7 @@ def how_far(a, b) -> str:
     return " and ".join(f"{x:.6g}" if isinstance(x, float) else repr(x)[:60] for x in (a, b))
 
 
-def tell(text: str, pair=None) -> str:
+def failure_message(text: str, pair=None) -> str:
     "The message of a failed assertion: its text and, if `pair` gives two values, how far they are apart."
     try: return text + (": " + how_far(*pair()) if pair else "")
     except Exception: return text
@@ -431,7 +431,7 @@ def play(cells: list, folder: Path, timeout: int = 120, last: int = None, clone:
         from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
     except ImportError as error:
         raise FollowError(f"--check runs notebooks and needs {error.name}: pip install nbclient ipykernel") from error
-    first = "\n\n".join(map(inspect.getsource, (how_far, tell, same, course_value))) + "\ntell_how_far = tell"
+    first = "\n\n".join(map(inspect.getsource, (how_far, failure_message, same, course_value))) + "\ntell_how_far = failure_message"
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(text or "") for text in [first, *cells]])
     above = Path(clone or Path(folder).parent).resolve()  # in a clone, the library is the one beside the notebooks
     places = [str(above)] * (above / "nanodetr").is_dir() + [os.environ.get("PYTHONPATH", "")]

@@ -134,7 +134,8 @@ def check_image(image: Tensor, name: str) -> Tensor:
     if not image.is_floating_point() or not (low >= -1e-3 and high <= 1 + 1e-3):
         raise DataError(f"{name} has {str(image.dtype)[6:]} values {low:.4g}..{high:.4g}: pass floats in 0..1 "
                         "(divide bytes by 255, do not normalise)")
-    return image.expand(3, -1, -1).clamp(0, 1)
+    image = image.expand(3, -1, -1)
+    return image if low >= 0 and high <= 1 else image.clamp(0, 1)  # a copy only where it is needed: pictures may be large
 
 # %% ../nbs/08_model.ipynb #e344546b
 class DETR(DETRNetwork):
@@ -164,7 +165,7 @@ class DETR(DETRNetwork):
 
     def resize(self, image: Tensor) -> Tensor:
         "(3,H,W) to the size that the model works at."
-        size = resized_shape(*image.shape[-2:], self.config.image_size, self.config.max_size)
+        size = resized_shape(*image.shape[-2:], self.config.image_size, self.config.max_size, self.config.stretch)
         if size == tuple(image.shape[-2:]): return image
         return F.interpolate(image[None], size=size, mode="bilinear", antialias=True)[0].clamp(0, 1)
 

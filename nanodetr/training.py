@@ -65,13 +65,13 @@ class TrainingError(NanodetrError):
 
 
 def choose_device(name: str) -> torch.device:
-    "The device called auto, cpu, cuda, cuda:1 or mps; auto is a CUDA GPU if there is one. Raises TrainingError for one that is not there."
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if name == "auto":
-        name = "cuda" if there["cuda"] else "cpu"
-    if not there.get(name.partition(":")[0]):
-        raise TrainingError(f"device is {name}, but torch sees no such device: use device cpu or auto")
-    return torch.device(name)
+    "The device called auto, cpu, cuda, cuda:1 or mps; auto is the GPU that torch finds, or else the CPU. Raises TrainingError for one that is not there."
+    gpu = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    if name == "auto": return gpu or torch.device("cpu")
+    try: device = torch.device(name)
+    except RuntimeError: device = torch.device("meta")  # no kind of device that torch knows
+    if device.type == "cpu" or gpu and device.type == gpu.type and (device.index or 0) < torch.accelerator.device_count(): return device
+    raise TrainingError(f"device is {name!r}, but torch sees no such device here: choose one of auto, cpu{f', {gpu.type}' if gpu else ''}")
 
 # %% ../nbs/11_training.ipynb #dd846039
 @dataclass

@@ -1,11 +1,20 @@
-"""Detects on pictures for some minutes and prints the memory over time: `python tests/soak.py 300` (seconds; not a test, CI does not run it).
+"""Works for hours and prints the memory over time (not a test, CI does not run it). It ends with status 1 when memory goes on rising.
 
-The pictures are drawn anew all the time, of many sizes, in JPEG and PNG, one in fifty broken; each round runs the command itself, with drawings and COCO results.
-It ends with status 1 when the memory of the last quarter is more than 50 MB above that of the second.
+    python tests/soak.py detect SECONDS     the command `detect`, round after round
+    python tests/soak.py boxes COUNT        the same with --threshold 0, until it has written and drawn so many boxes
+    python tests/soak.py train SECONDS      `train` in a process of its own, stopped with Ctrl-C and resumed at half time (Linux)
+
+The pictures are drawn anew all the time, of many sizes, in JPEG and PNG, one in fifty broken; each round runs the command itself, with drawings and
+COCO results. A training (640 shapes, so that epochs are short) validates, saves, draws and logs after every epoch. Memory rises when the last
+quarter of what was measured lies more than 50 MB above the second.
 """
 import contextlib
+import csv
 import io
+import json
 import os
+import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -20,12 +29,20 @@ from nanodetr.data import ShapesDataset
 ROUND = 100
 
 
-def resident() -> float:
-    "Memory of this process now, in MB."
-    try: return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+def resident(pid="self") -> float:
+    "Memory of a process now, in MB."
+    try: return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
     except OSError:  # not Linux: the most so far
         import resource
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+
+
+def judge_memory(measured: list, what: str) -> int:
+    "Print the medians of the second and the last quarter; 1 when the last is more than 50 MB above."
+    quarter = max(1, len(measured) // 4)
+    second, last = (float(np.median(part)) for part in (measured[quarter:2 * quarter] or measured, measured[-quarter:]))
+    print(f"{what}: {second:.0f} MB in the second quarter, {last:.0f} MB in the last, at most {max(measured):.0f} MB", flush=True)
+    return int(last > second + 50)
 
 
 def draw_pictures(folder: Path, scenes: ShapesDataset, random: np.random.Generator) -> None:
@@ -37,24 +54,50 @@ def draw_pictures(folder: Path, scenes: ShapesDataset, random: np.random.Generat
         if k % 50 == 7: path.write_bytes(path.read_bytes()[:60])
 
 
-def soak(seconds: float, model: str = "nano-shapes") -> int:
+def soak_detect(seconds: float = float("inf"), boxes: float = float("inf"), threshold: str = "0.5") -> int:
     random, scenes = np.random.default_rng(0), ShapesDataset("val", n=200)
-    started, measured, done, lines = time.perf_counter(), [], 0, 0
-    while time.perf_counter() - started < seconds:
+    started, measured, done, found, lines = time.perf_counter(), [], 0, 0, 0
+    while (spent := time.perf_counter() - started) < seconds and found < boxes:
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             (Path(folder) / "in").mkdir()
             draw_pictures(Path(folder) / "in", scenes, random)
-            status = main(["detect", model, f"{folder}/in", "--out", f"{folder}/out", "--coco", f"{folder}/found.json", "--device", "cpu", "--quiet"])
+            status = main(["detect", "nano-shapes", f"{folder}/in", "--out", f"{folder}/out", "--coco", f"{folder}/found.json", "--threshold", threshold,
+                           "--device", "cpu", "--quiet"])
             assert status == 1 and len(list((Path(folder) / "out").iterdir())) == ROUND - 2, "the broken ones are left out, the others drawn"
+            found += len(json.loads((Path(folder) / "found.json").read_text()))
         done += ROUND
         measured.append(resident())
-        if time.perf_counter() - started >= lines * seconds / 20:
-            print(f"{time.perf_counter() - started:6.0f} s   {done:7,} pictures   {measured[-1]:6.0f} MB", flush=True)
+        if max(spent / seconds, found / boxes) >= lines / 20:
+            print(f"{time.perf_counter() - started:6.0f} s   {done:7,} pictures   {found:7,} boxes   {measured[-1]:6.0f} MB", flush=True)
             lines += 1
-    quarter = max(1, len(measured) // 4)
-    second, last = (float(np.median(part)) for part in (measured[quarter:2 * quarter] or measured, measured[-quarter:]))
-    print(f"{done:,} pictures in {time.perf_counter() - started:.0f} s: {second:.0f} MB in the second quarter, {last:.0f} MB in the last")
-    return int(last > second + 50)
+    return judge_memory(measured, f"{done:,} pictures, {found:,} boxes in {time.perf_counter() - started:.0f} s")
 
 
-if __name__ == "__main__": sys.exit(soak(float(sys.argv[1]) if len(sys.argv) > 1 else 300, *sys.argv[2:3]))
+def soak_train(seconds: float) -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        out, started, status = Path(folder) / "run", time.perf_counter(), 0
+        command = [sys.executable, "-m", "nanodetr", "train", "--epochs", "100000", "--evaluate-every", "1", "--overfit", "640",
+                   "--device", "cpu", "--quiet", "--out", str(out)]
+        for until, more in ((seconds / 2, []), (seconds, ["--resume"])):  # each process is judged by itself
+            process, measured, epoch, lines = subprocess.Popen([*command, *more]), [], None, 0
+            while time.perf_counter() - started < until and process.poll() is None:
+                time.sleep(1)
+                try: rows = list(csv.DictReader((out / "log.csv").read_text().splitlines()))
+                except OSError: continue
+                if not rows or rows[-1]["epoch"] == epoch: continue
+                epoch, spent = rows[-1]["epoch"], time.perf_counter() - started
+                measured.append(resident(process.pid))
+                if spent >= lines * seconds / 40:
+                    print(f"{spent:6.0f} s   epoch {epoch:>5}   step {rows[-1]['step']:>7}   loss {float(rows[-1]['loss']):6.3f}   {measured[-1]:6.0f} MB   "
+                          f"files {sum(path.stat().st_size for path in out.iterdir()) / 1e6:5.1f} MB", flush=True)
+                    lines = int(spent / seconds * 40) + 1
+            process.send_signal(signal.SIGINT)
+            code = process.wait(120)
+            assert code == 130, f"Ctrl-C ends a training with status 130, this one ended with {code}"
+            status |= judge_memory(measured, f"to epoch {epoch}, at {time.perf_counter() - started:.0f} s")
+        return status
+
+
+if __name__ == "__main__":
+    mode, amount = sys.argv[1], float(sys.argv[2])
+    sys.exit({"detect": soak_detect, "boxes": lambda count: soak_detect(boxes=count, threshold="0"), "train": soak_train}[mode](amount))

@@ -321,7 +321,7 @@ def test_best_weights_by_default_and_the_last_where_asked(tmp_path, capsys):
 def test_unknown_devices_are_refused(name, tmp_path, capsys):
     for words in (("detect", "nano-shapes", scene(tmp_path / "1.png")), ("evaluate", "nano-shapes")):
         status, _, err = run(capsys, *words, "--device", name)
-        assert status == 2 and f"--device {name}" in err and "auto" in err
+        assert status == 2 and f"device is {name!r}" in err and "auto" in err
 
 
 def photos_of(tmp_path, classes) -> Path:
@@ -376,20 +376,35 @@ def hf_folder(tmp_path, processor=None, id2label=None) -> Path:
 
 @pytest.mark.parametrize("size, wanted, note", [
     ({"shortest_edge": 60, "longest_edge": 90}, (60, 90), ""), ({"max_height": 90, "max_width": 90}, (90, 90), ""),
-    ({"shortest_edge": 60}, (60, 6000), ""), ({"height": 60, "width": 60}, (60, 100), "stretched"),
+    ({"shortest_edge": 60}, (60, 6000), ""), ({"height": 60, "width": 50}, (60, 50), ""),
     ({"max_height": 60, "max_width": 90}, (60, 90), "fitted into"), (None, (800, 1333), "no preprocessor_config.json")])
 def test_the_size_that_a_hugging_face_folder_says(size, wanted, note, tmp_path):
     said = []
     config = DETR.from_pretrained(hf_folder(tmp_path, None if size is None else {"size": size}), say=said.append).config
-    assert (config.image_size, config.max_size) == wanted
+    assert (config.image_size, config.max_size) == wanted and config.stretch == ("height" in (size or {}))
     assert (note in said[0] and str(tmp_path) in said[0]) if note else said == []
 
 
+@pytest.mark.parametrize("preset", ["voc", "paper"])
+def test_a_model_for_stretched_pictures_is_trained_and_measured_on_them(preset, tmp_path, capsys):
+    "Detected, trained, validated and evaluated alike; the boxes are fractions and stay what they are."
+    from nanodetr.commands.evaluate import open_split
+    from nanodetr.commands.train import kept_config, prepare_data
+
+    model = DETR.from_pretrained(hf_folder(tmp_path, {"size": {"height": 60, "width": 50}}), say=str)
+    root = photos_of(tmp_path, ["a", "b"])
+    train, val = prepare_data(str(root), preset, kept_config(model.config, str(root)))
+    test, _ = open_split(str(root), "val", model)
+    assert {model.resize(torch.rand(3, *sides)).shape for sides in ((9, 99), (70, 8), (60, 50))} == {(3, 60, 50)}
+    assert {data[i][0].shape for data in (train, val, test) for i in (0, 1)} == {(3, 60, 50)}
+    assert test[0][1]["boxes"].allclose(torch.tensor([[15 / 64, 15 / 64, 20 / 64, 20 / 64]])) and val[0][1]["boxes"].equal(test[0][1]["boxes"])
+
+
 def test_notes_do_not_spoil_the_json(tmp_path, capsys):
-    folder = hf_folder(tmp_path, {"size": {"height": 60, "width": 60}})
+    folder = hf_folder(tmp_path, {"size": {"max_height": 60, "max_width": 90}})
     capsys.readouterr()
     status, out, err = detect(capsys, scene(tmp_path / "1.png"), "--json", model=folder)
-    assert status == 0 and "stretched" in err and strict(out)["images"]
+    assert status == 0 and "fitted into" in err and strict(out)["images"]
 
 
 def test_names_by_number(tmp_path):
@@ -445,16 +460,25 @@ def test_names_that_a_terminal_cannot_show(name, tmp_path, monkeypatch):
 WORDS = st.one_of(st.sampled_from(["train", "evaluate", "detect", "check", "convert", "nano-shapes", "nowhere", "*", "[", "--", "-", "", "~", "."]),
                   st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12), st.integers().map(str), st.floats().map(str))
 FLAGS = ["--threshold", "--json", "--coco", "--annotations", "--detections", "--device", "--draws", "--split", "--protocol", "--plots", "--last", "--every",
-         "--max-pixels", "--data", "--layout", "--quiet", "--out", "--nonsense", "--thresh"]
+         "--max-pixels", "--data", "--layout", "--quiet", "--out", "--nonsense", "--thresh", "--set", "--seed", "--lr", "--epochs", "--preset", "--weights", "--resume",
+         "--overfit", "--num-queries", "--val-share", "--check", "--reveal", "--html"]
+
+
+@pytest.mark.parametrize("words", [["convert", "nano-shapes", "--", "--"], ["check", "--", "--"], ["detect", "nano-shapes", "--", "--"], ["evaluate", "--", "--"], ["follow", "--", "--"]])
+def test_a_second_double_dash_is_no_argument(words, capsys):
+    try: status = main(words)
+    except SystemExit as end: status = end.code
+    out, err = capsys.readouterr()
+    assert status == 2 and err.count("\n") == 1 and "Traceback" not in err
 
 
 @settings(max_examples=MANY, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(command=st.sampled_from(["evaluate", "detect", "convert", "check"]), words=st.lists(st.one_of(WORDS, st.sampled_from(FLAGS)), max_size=6))
+@given(command=st.sampled_from(["evaluate", "detect", "convert", "check", "follow", "train --dry-run"]), words=st.lists(st.one_of(WORDS, st.sampled_from(FLAGS)), max_size=6))
 def test_any_arguments_are_understood_or_refused_in_one_line(command, words, tmp_path, capsys, monkeypatch):
     "Never a traceback, and nothing is written where there is nothing to do."
     (tmp_path / "here").mkdir(exist_ok=True)
     monkeypatch.chdir(tmp_path / "here")
-    try: status = main([command, *words])
+    try: status = main([*command.split(), *words])
     except SystemExit as end: status = end.code
     out, err = capsys.readouterr()
     assert status in (0, 1, 2)

@@ -9,6 +9,7 @@ import pickle
 import random
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from nanodetr.cli import main
 from nanodetr.data import Dihedral, ShapesDataset
 from nanodetr.errors import CheckpointError, ConfigError, DataError, NanodetrError
 from nanodetr.model import DETR, DETRConfig
+from nanodetr.runs import folder as folder_module
 from nanodetr.runs.folder import locked
 from nanodetr.runs.run import fit
 from nanodetr.training import TrainConfig, TrainingError
@@ -506,6 +508,30 @@ def test_two_runs_in_one_folder(run):
     process.join()
     train_quietly(run, resume=True)
     assert not (run / "run.lock").exists()
+
+
+def test_a_stale_lock_is_taken_over_by_one_alone(tmp_path, monkeypatch):
+    "Somebody else is faster, between our look at the stale lock and our deleting it; and a deleter that was killed is named."
+    dead, path = {"pid": 2**22 + 1, "host": socket.gethostname(), "started": 1}, tmp_path / "run.lock"
+    live, real = {**dead, "pid": os.getppid(), "started": folder_module.started(os.getppid())}, folder_module.runs_still
+
+    def looked(lock):
+        if lock == dead: path.write_text(json.dumps(live))
+        return real(lock)
+
+    path.write_text(json.dumps(dead))
+    monkeypatch.setattr(folder_module, "runs_still", looked)
+    with pytest.raises(TrainingError, match=f"another training runs there .process {os.getppid()} on"):
+        with locked(tmp_path): pass
+    assert json.loads(path.read_text()) == live and [one.name for one in tmp_path.iterdir()] == ["run.lock"]
+    monkeypatch.setattr(folder_module, "runs_still", real)
+    path.write_text(json.dumps(dead))
+    (tmp_path / "run.lock.over").touch()
+    with pytest.raises(TrainingError, match="run.lock.over: .*delete this file"):
+        with locked(tmp_path): pass
+    (tmp_path / "run.lock.over").unlink()
+    with locked(tmp_path): assert json.loads(path.read_text())["pid"] == os.getpid()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_two_started_at_once(tmp_path, monkeypatch):

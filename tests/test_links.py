@@ -97,6 +97,13 @@ def test_a_badge_opens_its_own_notebook(path):
     else: assert set(badges) <= {place + name(path)}
 
 
+def test_the_index_lists_every_notebook_behind_the_scenes():
+    "And no name that is not there."
+    folders = [folder for folder in sorted((ROOT / "nbs").iterdir()) if folder.is_dir() and folder.name != "solutions" and any(folder.glob("*.ipynb"))]
+    listed = set(re.findall(r"\(((?:%s)/\w+\.ipynb)\)" % "|".join(folder.name for folder in folders), (ROOT / "nbs/index.ipynb").read_text(encoding="utf-8")))
+    assert listed == {f"{folder.name}/{path.name}" for folder in folders for path in folder.glob("*.ipynb")}
+
+
 def test_install_cells_name_the_repository_of_the_settings():
     user, repo, _ = set_owner.settings(ROOT)
     for path in NOTEBOOKS:

@@ -57,3 +57,12 @@ def test_wrong_images_are_named(model, wrong, says):
 
 def test_grey_images_become_three_channels():
     assert check_image(torch.rand(5, 7), "grey").shape == check_image(torch.rand(1, 5, 7), "grey").shape == (3, 5, 7)
+
+
+def test_a_good_picture_is_checked_without_a_copy():
+    "Pictures may be large: only one with values a little outside of 0..1 is copied, to be cut."
+    picture = torch.rand(3, 5, 7)
+    assert check_image(picture, "x").data_ptr() == picture.data_ptr() and check_image(picture[0], "x").data_ptr() == picture.data_ptr()
+    beyond = picture.clone()
+    beyond[0, 0, 0] = 1.0005
+    assert check_image(beyond, "x").max() == 1 and beyond.max() > 1 and torch.equal(check_image(beyond, "x")[1:], picture[1:])

@@ -62,6 +62,25 @@ def test_wide_text_in_other_scripts():
         for encoding in ENCODINGS[2:7]: assert decode_text(text.encode(encoding), "x") == text
 
 
+@pytest.mark.parametrize("text", ["猫\n狗", "安全帽\n反光衣\n", "person人\n车辆", "文件：猫，狗", "照片 1\r\n照片 2 -1", '{"name": "自行车", "file_name": "夏天/猫-2.jpg"}', "<name>行人</name>"])
+def test_chinese_without_a_declaration(text):
+    assert decode_text(text.encode("gbk"), "x") == decode_text(text.encode("gb18030"), "x") == text
+
+
+WESTERN = """Früchte Äpfel GRÖßE ÄÖÜ CRÉÉE créée déçu ÇÀ été forêt cœur Þórður ÞÓRÐUR æøå ÆØÅ smörgåsbord garçon Ñandú ¿qué? ¡Olé! coração AÇÃO ação über Öl
+“été” l’œuf «bien» 20°C ±1 ½ µm 3×4 naïïf Ångström ÅÄÖ český São Þó ÉÉ-bus xÄÖ Straße—Weg"""
+
+
+@given(st.lists(st.sampled_from(WESTERN.split()), min_size=1, max_size=4), st.text(st.sampled_from([chr(k) for k in range(0xa1, 0x100)]), max_size=3))
+@fuzz
+def test_western_text_is_not_taken_for_chinese(words, letters):
+    "Letters above ASCII inside a word, whatever they are, and ordinary words."
+    text = " ".join([*words, f"a{letters}b"])
+    data = text.encode("cp1252", "ignore")
+    try: data.decode()
+    except UnicodeDecodeError: assert decode_text(data, "x") == data.decode("cp1252")
+
+
 @pytest.mark.parametrize("data, words", [
     (b"\xef\xbb\xbfcaf\xe9", "UTF-8, but damaged at byte"), (b"\xff\xfea\0b", "UTF-16, but damaged"), ("äöü".encode() * 5 + b"\xc3", "UTF-8, but damaged at byte 30"),
     (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "not a text file"), (b"caf\x81", "not a text file"), (b"\xff\xfe\xfd\x00\x01", "damaged"), (b"a\0\0b\0c\x01", "not a text file")])
@@ -565,6 +584,19 @@ def test_names_on_axes_and_in_explorers():
         assert figure._repr_png_().startswith(b"\x89PNG") and not [one for one in said if "Glyph" in str(one.message)]
     plain, escaped, other = (_letters(text, 12.0, "normal")[2] for text in ("\\ue123 0.5", "\ue123 0.5", "чашка 0.5"))
     assert plain == escaped and other > 0, "letters that no font has are written as their numbers"
+
+
+def test_classes_on_axes_without_a_font():
+    "Where a name stands beside an axis, its number and a warning take its place, as in pictures."
+    from nanodetr.plots import plot_evaluation, plot_query_places
+    names, scores = ["cup", "\ue125"], {"AP50": 0.5, "objects": 3}
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        figures = [plot_evaluation(dict.fromkeys(names, scores), np.ones((3, 3), int), {"correct": 3, "missed": 1}), plot_query_places(torch.rand(4, 4), [0, 0, 1, 1], [0, 1, 1, 0], names)]
+        for figure in figures: figure._repr_png_()
+    told = [str(one.message) for one in said]
+    assert not [one for one in told if "Glyph" in one] and sum("#1 is \ue125" in one for one in told) == 1
+    assert figures[0].axes[0].get_yticklabels()[1].get_text() == "#1 (3)" and figures[1].axes[2].get_xticklabels()[1].get_text() == "#1"
 
 
 def test_a_machine_without_fonts_shows_numbers(monkeypatch):

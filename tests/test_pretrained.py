@@ -326,6 +326,28 @@ def test_files_both_ways(transformers, tmp_path):
     assert again.config == ours.config and same_tensors(again.state_dict(), ours.state_dict())
 
 
+@pytest.mark.parametrize("size, shape", [({"height": 96, "width": 64}, (96, 64)), ({"height": 64, "width": 64}, (64, 64)), ({"shortest_edge": 64, "longest_edge": 80}, (40, 80))])
+def test_pictures_as_their_processor_makes_them(size, shape, transformers, tmp_path):
+    "The same size for the network, nearly the same pixels (theirs are rounded to bytes), the same boxes; and the files say the same again."
+    theirs = hf_detr(transformers, **SMALL_HF)
+    theirs.save_pretrained(tmp_path / "theirs")
+    transformers.DetrImageProcessor(size=size).save_pretrained(tmp_path / "theirs")
+    ours, processor = DETR.from_pretrained(tmp_path / "theirs"), transformers.DetrImageProcessor.from_pretrained(tmp_path / "theirs")
+    coarse = torch.rand(3, 6, 11, generator=torch.Generator().manual_seed(0))
+    picture = (torch.nn.functional.interpolate(coarse[None], (75, 150), mode="bicubic")[0].clamp(0, 1) * 255).round().byte()
+    inputs = processor(picture, return_tensors="pt")
+    resized = (ours.resize(picture / 255) - ours.mean) / ours.std
+    assert resized.shape == inputs["pixel_values"].shape[1:] == (3, *shape)
+    assert (resized - inputs["pixel_values"][0]).abs().max() < 1.5 / 255 / 0.224
+    with torch.no_grad(): found = processor.post_process_object_detection(theirs(**inputs), threshold=0.0, target_sizes=[(75, 150)])[0]
+    boxes, order = ours.detect([picture / 255], -1)[0]["boxes"], found["scores"].argsort(descending=True, stable=True)
+    assert len(boxes) == len(order) and (boxes - found["boxes"][order]).abs().max() < 0.5
+    ours.save_pretrained(tmp_path / "ours", layout="hf")
+    assert DETR.from_pretrained(tmp_path / "ours").config == ours.config
+    again = transformers.DetrImageProcessor.from_pretrained(tmp_path / "ours")(picture, return_tensors="pt")
+    assert torch.equal(again["pixel_values"], inputs["pixel_values"])
+
+
 def test_auxiliary_loss_changes_their_network(transformers, tmp_path):
     "With it on, transformers computes something else; such a checkpoint is refused."
     theirs = hf_detr(transformers, **SMALL_HF)

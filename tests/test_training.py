@@ -213,3 +213,18 @@ def test_the_earlier_name_of_cooldown_is_understood(tmp_path):
     torch.save(state, tmp_path / "checkpoint.pt")
     with pytest.raises(TrainingError, match="cooldown was 0.1 and is now 0.3"):
         fit(new_model(), data, config=TrainConfig(**config), out=tmp_path, resume=True, progress=False)
+
+
+@pytest.mark.parametrize("gpu", ["cuda", "mps", None])
+def test_one_place_chooses_the_device(gpu, monkeypatch):
+    "auto is the GPU that torch finds, whichever kind it is; what torch does not see is refused."
+    from nanodetr.training import choose_device
+
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: gpu is not None)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: gpu and torch.device(gpu))
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: int(gpu is not None))
+    assert choose_device("auto").type == (gpu or "cpu") and choose_device("cpu").type == "cpu"
+    for name in ("cuda", "mps", "cuda:0", "cuda:1", "gpu"):
+        if gpu and name in (gpu, f"{gpu}:0"): assert choose_device(name) == torch.device(name)
+        else:
+            with pytest.raises(TrainingError, match=f"device is '{name}'.*choose one of auto, cpu"): choose_device(name)

@@ -24,7 +24,7 @@ def resize_rows(rows: Tensor, count: int) -> Tensor:
     return torch.cat([rows[:count], rows.mean(0) + rows.std(0, unbiased=False) * new])
 
 # %% ../../nbs/checkpoints/adapt.ipynb #57bea738
-FREE = ("image_size", "max_size", "dropout", "trainable_stages", "seal_padding")
+FREE = ("image_size", "max_size", "stretch", "dropout", "trainable_stages", "seal_padding")
 
 def train_stages(backbone: nn.Module, stages: int) -> None:
     "Train only the last `stages` (0..5) stages of a ResNet. Any other backbone trains as a whole or, with 0, not at all."

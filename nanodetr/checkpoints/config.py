@@ -115,6 +115,8 @@ class DETRConfig:
     image_size: int = 800
     # pixels that the long side may have at most
     max_size: int = 1333
+    # True: every picture is stretched to a height of image_size and a width of max_size instead, and loses its shape
+    stretch: bool = False
     # mean of red, green and blue, subtracted from pixels in 0..1
     image_mean: tuple = (0.485, 0.456, 0.406)
     # standard deviation of red, green and blue, by which they are divided
@@ -154,6 +156,10 @@ class DETRConfig:
         except ValueError as error:
             raise ConfigError(f"{source}: not JSON ({error}): restore it, or save the model again") from None
         return cls.from_dict(values, source)
+
+    def class_names(self) -> list:
+        "The names of the classes, or class 0, class 1, ..."
+        return self.classes or [f"class {k}" for k in range(self.num_classes)]
 
     def to_json(self) -> str:
         "All fields as JSON text."

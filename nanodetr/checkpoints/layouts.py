@@ -166,7 +166,7 @@ def read_sizes(state: dict) -> dict:
 
 # %% ../../nbs/checkpoints/layouts.ipynb #9903d6b4
 OFFICIAL_ARGS = {"nheads": "heads"} | {name: name for name in (
-    "dropout", "dilation", "classes", "image_size", "max_size", "image_mean", "image_std")}
+    "dropout", "dilation", "classes", "image_size", "max_size", "stretch", "image_mean", "image_std")}
 
 def facts_in_args(args) -> dict:
     "What the settings of an official checkpoint (a Namespace, a dict or None) say for a DETRConfig."
@@ -210,7 +210,7 @@ def hf_classes(config: dict, count: int = None, say=print):
 
 # %% ../../nbs/checkpoints/layouts.ipynb #53d29944
 def hf_size(processor: dict, say=print) -> dict:
-    "image_size and max_size from preprocessor_config.json (or {}); `say` is called where something else is done, or assumed."
+    "image_size, max_size and stretch from preprocessor_config.json (or {}); `say` is called where something else is done, or assumed."
     size, usual = processor.get("size"), "short side 800, long side at most 1333"
     if not isinstance(size, dict): size = {"shortest_edge": size, "longest_edge": processor.get("max_size")}
     size = {name: value for name, value in size.items() if value is not None}
@@ -228,12 +228,7 @@ def hf_size(processor: dict, say=print) -> dict:
         if low != high: say(f"note: preprocessor_config.json: pictures are fitted into {size['max_height']} x {size['max_width']} (height, width) there; "
                             f"here: short side {low}, long side at most {high}, whichever it is")
         return {"image_size": low, "max_size": high}
-    if size.keys() >= {"height", "width"}:
-        short = min(size["height"], size["width"])
-        longest = max(size["height"], size["width"], round(short * 1333 / 800))
-        say(f"note: preprocessor_config.json: pictures are stretched to {size['height']} x {size['width']} (height, width) there; here their shape is kept: "
-            f"short side {short}, long side at most {longest}. For other sizes: DETR.from_pretrained(..., image_size=, max_size=)")
-        return {"image_size": short, "max_size": longest}
+    if size.keys() >= {"height", "width"}: return {"image_size": size["height"], "max_size": size["width"], "stretch": True}
     say(f"note: {'preprocessor_config.json says no size' if processor else 'no preprocessor_config.json beside the weights'}: assumed are {usual}"
         + ("" if processor else ", and ImageNet's mean and deviation"))
     return {}
@@ -442,8 +437,9 @@ def hf_config(config: DETRConfig) -> dict:
 
 def hf_processor(config: DETRConfig) -> dict:
     "preprocessor_config.json of Hugging Face: how pictures are resized, normalised and padded."
+    sides = ("height", "width") if config.stretch else ("shortest_edge", "longest_edge")
     return {"image_processor_type": "DetrImageProcessor", "format": "coco_detection", "do_resize": True,
-            "size": {"shortest_edge": config.image_size, "longest_edge": config.max_size}, "do_rescale": True,
+            "size": dict(zip(sides, (config.image_size, config.max_size))), "do_rescale": True,
             "rescale_factor": 1 / 255, "do_normalize": True, "image_mean": list(config.image_mean),
             "image_std": list(config.image_std), "do_pad": True}
 

@@ -50,13 +50,14 @@ class Augment:
         return image.as_subclass(Tensor), boxes_to_target(corners, target, *image.shape[-2:])
 
 # %% ../../nbs/datasets/augment.ipynb #a15fd34e
-def resized_shape(height: int, width: int, short: int, longest: int = None) -> tuple:
+def resized_shape(height: int, width: int, short: int, longest: int = None, stretch: bool = False) -> tuple:
     """(height, width) after resizing the shorter side to `short`, rounded as in the official code.
 
     If the longer side would exceed `longest`, `short` is lowered until the longer side is about `longest`. Because of
     rounding, it may be a few pixels longer in very long pictures. A picture of which less than half a pixel would be
-    left, where the official code fails, is squeezed to 1 x longest.
+    left, where the official code fails, is squeezed to 1 x longest. stretch: (short, longest), whatever the picture's shape.
     """
+    if stretch: return short, longest
     low, high = sorted((height, width))
     if longest and high / low * short > longest: short = round(longest * low / high)
     short, long = (short, int(short * high / low)) if short else (1, longest)
@@ -118,19 +119,23 @@ class CropNearObjects(v2.RandomIoUCrop):
     def forward(self, image, boxes): return (image, boxes) if 1 in image.shape[-2:] else super().forward(image, boxes)
 
 # %% ../../nbs/datasets/augment.ipynb #62d52a5e
-def light_augment(size: int = 256, max_size: int = None, train: bool = True) -> Augment:
+def light_augment(size: int = 256, max_size: int = None, train: bool = True, stretch: bool = False) -> Augment:
     """A cheap pipeline for CPUs and small sets.
 
     train: a random flip; for half of the images a crop, which keeps the objects whose centres lie in it; a short side of
     0.8..1.2 of `size`; colour jitter. Otherwise: a short side of `size`. The long side is at most max_size (default: 5/3
     of size). Pictures may have any shape, from 1 x 1 pixel on. Raises DataError if max_size is below size.
+    stretch: every picture, in training after the crop, becomes one of height `size` and width `max_size` instead.
     """
     max_size = round(size * 5 / 3) if max_size is None else max_size
-    if max_size < size: raise DataError(f"light_augment: max_size {max_size} is below size {size}; raise it")
+    stretched = v2.Resize([size, max_size], antialias=True)
+    if stretch and not train: return Augment(stretched)
+    if max_size < size and not stretch: raise DataError(f"light_augment: max_size {max_size} is below size {size}; raise it")
     strips = SqueezeStrips(max_size)
     if not train: return Augment(strips, v2.Resize([size], max_size=max_size + (max_size == size), antialias=True))
     crop = CropNearObjects(min_scale=0.5, sampler_options=[0.0, 1.0])  # 0: any with a centre in it; 1: no crop
     sides = [round(size * (0.8 + 0.05 * k)) for k in range(9)]
     scales = v2.RandomShortestSize(sides, max_size=max_size, antialias=True)
     colour = v2.ColorJitter(brightness=0.25, contrast=0.25, saturation=0.25, hue=0.03)
-    return Augment(v2.RandomHorizontalFlip(), crop, strips, scales, colour)
+    sized = [stretched] if stretch else [strips, scales]
+    return Augment(v2.RandomHorizontalFlip(), crop, *sized, colour)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 
 from .photos import PhotoDataset
-from .records import Annotation, Findings, Record, photo_of, settle
+from .records import Annotation, Findings, Record, photo_of, check_records
 from .text import clean_name, name_key, one_line, path_inside, read_text, refuse_file, whole_number
 
 # %% ../../nbs/datasets/coco.ipynb #add00007
@@ -241,7 +241,7 @@ class CocoDataset(PhotoDataset):
         images, path, findings = Path(images), Path(annotations), Findings()
         if not images.is_dir(): refuse_file(images, "no such folder of images", "check the path")
         records, index = coco_records(read_coco(path), path, lambda name: path_inside(images, name, path, allow_outside), findings)
-        records, _ = settle(records, index.classes, findings)
+        records, _ = check_records(records, index.classes, findings)
         findings.refuse()
         findings.warn(path)
         labels = {name: label for label, name in enumerate(index.classes)}

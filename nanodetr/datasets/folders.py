@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['UNLISTED', 'READERS', 'SHAPES', 'read_voc_kind', 'coco_finder', 'one_file', 'read_coco_kind', 'more_pictures',
-           'read_yolo_kind', 'training_split', 'divide', 'pick', 'picture_name', 'Folder', 'read_folder', 'count_all',
-           'refuse_split', 'settle_all', 'which', 'read_rest', 'note_unlisted', 'judge', 'judge_splits', 'open_sets',
-           'open_dataset']
+           'read_yolo_kind', 'training_split', 'divide_training_split', 'restore_division', 'picture_name', 'Folder',
+           'read_folder', 'count_all', 'refuse_split', 'check_all_records', 'record_key', 'read_rest', 'note_unlisted',
+           'judge_folder', 'judge_splits', 'open_sets', 'open_dataset']
 
 # %% ../../nbs/datasets/folders.ipynb #ade00005
 import os
@@ -20,7 +20,7 @@ from .coco import coco_index, coco_records, read_coco
 from .judge import count_classes, first_files, judge_boxes, judge_classes, judge_pictures
 from .layouts import LAYOUTS, Found, Tree, recognise, split_word
 from .photos import PhotoDataset
-from .records import Findings, Record, photo_of, settle
+from .records import Findings, Record, photo_of, check_records
 from .shapes import ShapesDataset
 from .splits import share_out
 from .text import name_key, path_inside, refuse_file
@@ -129,7 +129,7 @@ def training_split(splits) -> str:
     return next((split for split in ("train", "trainval", "all") if split in splits), None)
 
 
-def divide(splits: dict, root: Path, val_share: float, seed: int, findings: Findings) -> None:
+def divide_training_split(splits: dict, root: Path, val_share: float, seed: int, findings: Findings) -> None:
     "Divide the split to train on into train and val, in place; `--val-share` and a val that is there already is an error."
     whole = training_split(splits)
     if "val" in splits: findings.error(root, "has a val split of its own", "leave out --val-share")
@@ -142,7 +142,7 @@ def divide(splits: dict, root: Path, val_share: float, seed: int, findings: Find
         findings.note(root, f"{whole} is divided: {len(parts[0])} pictures to train on and {len(parts[1])} to validate on (--val-share {val_share:g}, seed {seed})")
 
 
-def pick(splits: dict, root: Path, parts: dict, findings: Findings) -> None:
+def restore_division(splits: dict, root: Path, parts: dict, findings: Findings) -> None:
     "Replace the splits by parts, {split: names as `picture_names` gives them}: the division of an earlier run."
     there = {picture_name(root, record): record for records in splits.values() for record in records}
     splits.clear()
@@ -204,14 +204,14 @@ def read_folder(root: str | Path, splits: list = None, decode: bool = False, res
         if split not in there and split not in found.aliases: refuse_split(root, split, there)
     read, classes, declared = READERS[found.kind](found, wanted, findings, options)
     folder = Folder(root, layout.name, found.kind, list(classes), declared, {split: read[split] for split in wanted}, findings=findings)
-    if parts: pick(folder.splits, root, parts, findings)
-    elif val_share is not None and (splits is None or not set(splits) <= set(there)): divide(folder.splits, root, val_share, seed, findings)
+    if parts: restore_division(folder.splits, root, parts, findings)
+    elif val_share is not None and (splits is None or not set(splits) <= set(there)): divide_training_split(folder.splits, root, val_share, seed, findings)
     folder.annotated = count_all(folder.splits)
-    tally = settle_all(folder, findings, decode)
+    tally = check_all_records(folder, findings, decode)
     if rest:
         read_rest(folder, found, wanted, options, decode)
         note_unlisted(folder, found)
-    judge(folder, tally, complete=splits is None)
+    judge_folder(folder, tally, complete=splits is None)
     return folder
 
 
@@ -227,18 +227,18 @@ def refuse_split(root: Path, split: str, there: list):
     refuse_file(root, f"no annotations of split {split!r}", f"there are {', '.join(there)}" if there else "annotate some")
 
 
-def settle_all(folder: Folder, findings: Findings, decode: bool, known: dict = {}) -> dict:
-    "Settle each record of a folder once (known: {which: record} of those that are), leave the bad ones out, and return the tally."
-    unique = {which(record): record for part in folder.splits.values() for record in part}
+def check_all_records(folder: Folder, findings: Findings, decode: bool, known: dict = {}) -> dict:
+    "Check each record of a folder once (known: {its key: record} of those that are), leave the bad ones out, and return the tally."
+    unique = {record_key(record): record for part in folder.splits.values() for record in part}
     fresh = [record for one, record in unique.items() if one not in known]
     names = {one.name for record in fresh for one in record.objects}.union(folder.classes)
-    good, tally = settle(fresh, sorted(names), findings, decode)
-    kept = {**known, **{which(record): record for record in good}}
-    folder.splits = {split: [kept[which(record)] for record in part if which(record) in kept] for split, part in folder.splits.items()}
+    good, tally = check_records(fresh, sorted(names), findings, decode)
+    kept = {**known, **{record_key(record): record for record in good}}
+    folder.splits = {split: [kept[record_key(record)] for record in part if record_key(record) in kept] for split, part in folder.splits.items()}
     return tally
 
 
-def which(record: Record) -> tuple:
+def record_key(record: Record) -> tuple:
     "What makes a record another than the next: its picture, and the file that annotates it."
     return record.picture, record.source
 
@@ -250,7 +250,7 @@ def read_rest(folder: Folder, found: Found, wanted: list, options: dict, decode:
     if not others: return
     folder.splits = READERS[found.kind](found, others, findings, options)[0]
     folder.annotated |= count_all({split: part for split, part in folder.splits.items() if part})
-    settle_all(folder, findings, decode, {which(record): record for part in main.values() for record in part})
+    check_all_records(folder, findings, decode, {record_key(record): record for part in main.values() for record in part})
     folder.splits = {**main, **{split: part for split, part in folder.splits.items() if part or split != UNLISTED}}
     seen = set(folder.findings)
     folder.findings += [finding for finding in (one._replace(severity="warning") if one.severity == "error" else one for one in findings)
@@ -267,7 +267,7 @@ def note_unlisted(folder: Folder, found: Found) -> None:
                                     "with --backgrounds they count as pictures without objects")
 
 
-def judge(folder: Folder, tally: dict, complete: bool) -> None:
+def judge_folder(folder: Folder, tally: dict, complete: bool) -> None:
     "Judge a folder as a whole. complete: train and val must be there."
     role = {training_split(folder.splits): "train"} if complete else {}
     roles = {role.get(split, split): part for split, part in folder.splits.items()}
@@ -291,7 +291,8 @@ def judge_splits(folder: Folder) -> None:
             folder.findings.error(folder.root, f"split {split} has no usable picture", "add some")
 
 # %% ../../nbs/datasets/folders.ipynb #ade10007
-SHAPES = "shapes", "shapes-easy", "shapes-hard"
+# the drawn data sets by name, and their levels
+SHAPES = {"shapes": "easy", "shapes-easy": "easy", "shapes-hard": "hard"}
 
 
 def open_sets(root: str | Path, **options) -> Folder:
@@ -318,7 +319,7 @@ def open_dataset(spec: str | Path = "shapes", split: str = "train", size: int = 
     `check_dataset` calls an error in it.
     """
     if str(spec) in SHAPES:
-        return ShapesDataset(split, size, n, seed, "hard" if str(spec) == "shapes-hard" else "easy", transforms)
+        return ShapesDataset(split, size, n, seed, SHAPES[str(spec)], transforms)
     folder = read_folder(spec, [split], seed=seed, **options)
     folder.findings.refuse()
     folder.findings.warn(folder.root)

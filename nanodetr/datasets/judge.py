@@ -15,7 +15,7 @@ from .records import Annotation, Findings, Record
 
 # %% ../../nbs/datasets/judge.ipynb #3b8f979e
 def format_fault(kind: str, records: list, tally: dict) -> tuple:
-    "(what is wrong with the format of all boxes, the remedy), or None. kind: voc, coco or yolo; tally: of `settle`."
+    "(what is wrong with the format of all boxes, the remedy), or None. kind: voc, coco or yolo; tally: of `check_records`."
     boxes = [(one.written, record.size) for record in records for one in [*record.objects, *record.dropped] if len(one.written) == 4]
     if not boxes: return None
     count, most, least = tally.get("boxes", len(boxes)), max(max(box) for box, _ in boxes), min(min(size) for _, size in boxes)

@@ -21,7 +21,7 @@ from PIL import Image
 from .check import CheckReport
 from .photos import plain_box, read_image
 from .records import Annotation, Record
-from .splits import lot
+from .splits import random_key
 from .text import refuse_file
 from ..errors import DataError
 
@@ -92,7 +92,7 @@ def chosen_pictures(report: CheckReport, found: dict, most: int) -> list:
     rank = {"error": 0, "warning": 1, "note": 2}
     suspicious = sorted(found, key=lambda picture: (rank[found[picture][0][0]], -len(found[picture]), picture))
     lost = {picture: (Record(Path(picture).stem, Path(picture), Path(picture)), "left out") for picture in suspicious if picture not in records}
-    sample = sorted((picture for picture in records if picture not in found), key=lambda picture: lot(records[picture][0].name, 0))
+    sample = sorted((picture for picture in records if picture not in found), key=lambda picture: random_key(records[picture][0].name, 0))
     return [(records | lost)[picture] for picture in [*suspicious, *sample][:most]]
 
 # %% ../../nbs/datasets/page.ipynb #8f0dcca4
@@ -105,7 +105,7 @@ def bar_chart(title: str, rows: list, note: str = "") -> str:
 
 
 def histograms(report: CheckReport, colours: dict) -> str:
-    "Classes by split, sizes of boxes and objects a picture, as bars."
+    "Classes by split, sizes of boxes and objects per picture, as bars."
     unique = list({str(record.picture): record for part in report.folder.splits.values() for record in part}.values())
     tints = dict(zip(report.folder.splits, ("#4a6fa5", "#e8943a", "#7a9e7e", "#a0728c", "#888888", "#555555")))
     counts, first = {split: defaultdict(int) for split in tints}, {}

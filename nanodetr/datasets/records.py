@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SEVERITIES', 'Finding', 'Findings', 'Annotation', 'Record', 'keep_boxes', 'stored_size', 'header_size', 'look_at',
-           'settle', 'photo_of']
+           'check_records', 'photo_of']
 
 # %% ../../nbs/datasets/records.ipynb #6c4239d7
 import warnings
@@ -159,8 +159,8 @@ def look_at(record: Record, findings: Findings, decode: bool) -> bool:
     return True
 
 # %% ../../nbs/datasets/records.ipynb #0e20f1ed
-def settle(records: list, classes: list, findings: Findings, decode: bool = False) -> tuple:
-    """Judge records: their pictures, class names and boxes. decode: every picture completely, not only its header.
+def check_records(records: list, classes: list, findings: Findings, decode: bool = False) -> tuple:
+    """Check records: their pictures, class names and boxes. decode: every picture completely, not only its header.
 
     Returns (the good records, without the boxes that cannot be used; a dict: "boxes", their number, and those that leave their
     picture "left", "top", "right", "bottom", and by fault, as lists of files).

@@ -54,10 +54,16 @@ def _wide_text(data: bytes) -> str | None:
     return max(filter(None, texts), key=lambda text: sum(letter < "\x80" for letter in text), default=None)
 
 # %% ../../nbs/datasets/text.ipynb #aee0000f
+def _chinese_text(data: bytes) -> str | None:
+    "The text where the bytes are GB 2312 and hardly anything else; None for all others, also for rare Chinese letters."
+    word = re.search(rb"(?<![A-Za-z\x80-\xff])[\xb0-\xd7][\xa1-\xfe]+(?![A-Za-z\x80-\xff])", data)
+    pairs = all(re.fullmatch(rb"([\xa1-\xf7][\xa1-\xfe])+", run) for run in re.findall(rb"[\x80-\xff]+", data))
+    return _decoded(data, "gb18030") if word and pairs and _decoded(data, "gb2312") else None
+
 def decode_text(data: bytes, path) -> str:
     """The text of a file that any system's tools may have written, without its byte-order mark.
 
-    In this order: what a mark says (UTF-8, UTF-16, UTF-32), UTF-16 or UTF-32 without a mark, UTF-8, Windows-1252.
+    In this order: what a mark says (UTF-8, UTF-16, UTF-32), UTF-16 or UTF-32 without a mark, UTF-8, GB 2312 where it can be nothing else, Windows-1252.
     path: for messages. Raises DataError where nothing fits.
     """
     mark = next((mark for mark in MARKS if data.startswith(mark)), None)
@@ -68,7 +74,7 @@ def decode_text(data: bytes, path) -> str:
         if mark or sum(letter > "\x7f" for letter in guess) > 2 * broken:
             name = MARKS.get(mark, "utf-8").upper().replace("-SIG", "")
             refuse_file(path, f"is text in {name}, but damaged at byte {error.start}", "fetch it or write it again")
-    return _decoded(data, "cp1252") or _no_text(path)
+    return _chinese_text(data) or _decoded(data, "cp1252") or _no_text(path)
 
 def _no_text(path): refuse_file(path, "not a text file (its bytes fit neither UTF-8, UTF-16 nor Windows-1252)", "check the name, or save it as UTF-8")
 

@@ -22,7 +22,7 @@ from xml.sax.saxutils import escape
 from torchvision.transforms.v2 import functional as F
 
 from .photos import PhotoDataset
-from .records import Annotation, Findings, Record, photo_of, settle
+from .records import Annotation, Findings, Record, photo_of, check_records
 from .text import (clean_name, decode_xml, is_hidden, is_picture, name_key, one_line, read_file_bytes, refuse_file,
                                     split_entry, text_lines, visible_files)
 from ..errors import DataError
@@ -288,7 +288,7 @@ class VOCDataset(PhotoDataset):
             others = read_parts(parts, [name for name in parts.annotations if name not in set(names)], Findings())
             classes = voc_classes(folder, [xml for xml, _ in [*read.values(), *others.values()]])
         index = {name: label for label, name in enumerate(classes)}
-        records, _ = settle(records, list(classes), findings)
+        records, _ = check_records(records, list(classes), findings)
         findings.refuse()
         findings.warn(folder)
         super().__init__([photo_of(record, i, index) for i, record in enumerate(records)], classes, transforms)

@@ -97,7 +97,7 @@ def yaml_block(lines: list) -> str | list | dict:
 def read_yaml(path: str | Path, keys: tuple = ("path", "train", "val", "test", "names", "nc", "kpt_shape")) -> dict:
     """{key: text, list or dict of texts} of those keys that a YAML file has at its top level.
 
-    It reads what data.yaml files use: plain and quoted texts, lists and dicts in brackets or one entry a line. Raises DataError
+    It reads what data.yaml files use: plain and quoted texts, lists and dicts in brackets or one entry per line. Raises DataError
     naming the line for anything else behind one of the keys.
     """
     lines, found, k = [yaml_uncommented(line) for line in re.split(r"\r\n?|\n", read_text(path))], {}, 0
@@ -117,7 +117,7 @@ def read_yaml(path: str | Path, keys: tuple = ("path", "train", "val", "test", "
             else:
                 block = yaml_block(below)
                 found[begin[1]] = yaml_flow(block) if isinstance(block, str) and block[:1] in ("[", "{") else block
-        except ValueError: refuse_file(path, f"line {number}: {begin[1]} is not a text, a list or a dict", "write it as [a, b] or one entry a line")
+        except ValueError: refuse_file(path, f"line {number}: {begin[1]} is not a text, a list or a dict", "write it as [a, b] or one entry per line")
     return found
 
 # %% ../../nbs/datasets/yolo.ipynb #065398b8

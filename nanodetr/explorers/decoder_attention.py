@@ -12,7 +12,7 @@ import torch
 
 from ..boxes import pairwise_iou
 from .core import Explorer, Sheet, choice, join_words, slider, switch
-from .encoder_attention import MapGrid, answers_in_pixels, class_names, run_with_attention, stack_attention
+from .encoder_attention import MapGrid, answers_in_pixels, run_with_attention, stack_attention
 from ..plots.pictures import _badness, _spots, cells_in, to_numpy, to_picture
 from ..plots.style import INK, LINE, MUTED
 
@@ -171,7 +171,7 @@ def explore_decoder_attention(model, images, classes=None) -> Explorer:
 
     model: a DETR; images: list of (3,H,W) in 0..1; classes: names, the model's own by default.
     """
-    names, scenes = class_names(model, classes), [DecoderScene(model, image) for image in images]
+    names, scenes = list(classes or model.config.class_names()), [DecoderScene(model, image) for image in images]
     for scene in scenes: scene.asked()
     layers, heads, queries, _ = scenes[0].asked()["cross"].shape
     picture = DecoderAttentionPicture(layers, heads, queries, max(s.image.shape[1] / s.image.shape[2] for s in scenes))

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from matplotlib.patches import Rectangle
 
-from .pictures import _image_grid, draw_box, to_numpy, to_picture
+from .pictures import _image_grid, draw_box, shown_names, to_numpy, to_picture
 from .style import (COST, HEAT, INK, LIT, PALETTE, SIGNED, STYLE, Panel, Picture, class_colour, new_figure,
                                   text_colour)
 
@@ -219,7 +219,8 @@ def plot_evaluation(per_class, confusion, counts, title=None, intervals=None, li
     """
     names, confusion = list(per_class), to_numpy(confusion)
     shown = _worst(confusion, limit)
-    short = [str(names[k]) if len(str(names[k])) < 15 else f"{str(names[k])[:13]}\u2026" for k in shown]
+    drawable = shown_names(names)
+    short = [name if len(name) < 15 else f"{name[:13]}\u2026" for name in (drawable[k] for k in shown)]
     figure, axes = new_figure(9, max(2.9, 0.26 * len(shown) + 1.5), 1, 3, width_ratios=[1, 1.5, 0.9])
     for y, k in enumerate(shown):
         score = per_class[names[k]]["AP50"]
@@ -274,7 +275,7 @@ def plot_query_places(boxes, query, labels=None, classes=None, title=None, queri
         kinds = len(classes) if classes is not None else int(labels.max(initial=0)) + 1
         table = np.zeros((count, kinds), dtype=int)
         np.add.at(table, (query, labels), 1)
-        names = [str(name)[:9] for name in (classes if classes is not None else range(kinds))]
+        names = [name[:9] for name in shown_names(classes if classes is not None else range(kinds))]
         plot_heat(table, [f"q{q}" for q in range(count)], names, fmt="{:.0f}", ax=axes[2], size=7)
         axes[2].tick_params(axis="x", labelsize=7, labelrotation=30)
         axes[2].set_title("Classes, times named")

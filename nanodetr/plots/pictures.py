@@ -92,7 +92,7 @@ def _badness(spots, others, boxes, own, faint, limits) -> np.ndarray:
     return bad + 0.12 * np.arange(len(spots))
 
 # %% ../../nbs/plots/pictures.ipynb #3f2ab719
-def _settle(sizes, owners, boxes, faint, limits) -> list:
+def _find_places(sizes, owners, boxes, faint, limits) -> list:
     "One place (4,) for each label: sizes (w, h), owners the indices of their boxes (N,4), limits the picture's (width, height)."
     places = [None] * len(sizes)
     for _ in range(3):
@@ -123,7 +123,7 @@ def place_labels(ax, labels, boxes, size=7.5, faint=(), settle=True):
     unit, pad = limits[0] / max(ax.bbox.width, 1), 0.22 * size * ax.figure.dpi / 72 + 0.5
     texts = [_write_label(ax, text, fill, ink[0] if ink else text_colour(fill), size) for text, _, fill, *ink in labels]
     sizes = [(np.array(text.get_window_extent().size) + 2 * pad) * unit for text in texts]
-    places = _settle(sizes, [own for _, own, *_ in labels], boxes, faint, limits)
+    places = _find_places(sizes, [own for _, own, *_ in labels], boxes, faint, limits)
     for text, (x0, y0, _, y1) in zip(texts, places): text.set_position((x0 + pad * unit, (y0 + y1) / 2))
     return texts
 
@@ -265,7 +265,7 @@ def to_bytes(image) -> np.ndarray:
     return drawn
 
 # %% ../../nbs/plots/pictures.ipynb #d7a00004
-_font = lru_cache(maxsize=64)(ImageFont.truetype)
+_font = lru_cache(maxsize=16)(ImageFont.truetype)  # a third of a megabyte each; pictures of one size need one for each script
 
 def _font_runs(text: str, size: float, first: str = None) -> list:
     "[(font, part of the text)], one after the other. first: the font file to use in place of DejaVu Sans."
@@ -313,6 +313,6 @@ def draw_detections(image, boxes, labels=None, scores=None, classes=None, colour
     pad, texts = max(1, size // 5), captions(labels, scores, classes)
     runs = [_font_runs(texts[i], size) for i in keep]
     sizes = [(sum(font.getlength(part) for font, part in some) + 2 * pad, sum(some[0][0].getmetrics()) + 2 * pad) for some in runs]
-    for i, some, place in zip(keep, runs, _settle(sizes, range(len(keep)), boxes[keep], (), (width, height))):
+    for i, some, place in zip(keep, runs, _find_places(sizes, range(len(keep)), boxes[keep], (), (width, height))):
         _draw_caption(draw, place, some, pad, colours[i])
     return canvas
