@@ -219,7 +219,8 @@ class Group(Alone):
         shares = [images if name.endswith("error") else 1 / self.size for name in losses]
         own = torch.stack([value.detach().float() for value in losses.values()]).tolist()
         *sums, whole = self.sum([share * value for share, value in zip(shares, own)] + [images])
-        return {name: torch.tensor(value / whole if name.endswith("error") else value) for name, value in zip(losses, sums)}
+        values = [value / whole if name.endswith("error") else value for name, value in zip(losses, sums)]
+        return dict(zip(losses, torch.tensor(values, device=self.device).unbind()))
 
     def batches(self, data, batch_size: int) -> list:
         "[(number, indices)] of the batches of a data set in order that are this process's to look at."

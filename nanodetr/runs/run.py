@@ -293,7 +293,7 @@ def graceful_interrupt(echo: float = 0.0):
     try:
         yield pressed
     finally:
-        for number, earlier in before.items(): signal.signal(number, earlier)
+        for number, earlier in before.items(): signal.signal(number, signal.SIG_IGN if echo and pressed.is_set() else earlier)  # the echo may be on its way
 
 
 @contextmanager
