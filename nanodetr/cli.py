@@ -87,7 +87,9 @@ EXAMPLES = {
     "train": """examples:
   nanodetr train                                    the small model on drawn shapes, a few minutes
   nanodetr train --data photos/ --weights facebook/detr-resnet-50
-  nanodetr train --resume --out runs/photos-voc     go on after an interruption""",
+  nanodetr train --resume --out runs/photos-voc     go on after an interruption
+  torchrun --nproc-per-node 8 -m nanodetr train --data photos/ --weights facebook/detr-resnet-50
+                                                    on eight GPUs, which share out the images of each step""",
     "evaluate": """examples:
   nanodetr evaluate runs/photos-voc                 on the validation pictures of its own data
   nanodetr evaluate facebook/detr-resnet-50 --data coco/ --plots report.png
@@ -127,11 +129,11 @@ def parser() -> argparse.ArgumentParser:
     add("--preset", help="how to build and train: nano (default), photos, voc, paper; by the weights when there are some")
     add("--out", help="folder for the run (default: runs/DATA-PRESET)")
     add("--epochs", type=int, help="passes over the training images")
-    add("--batch-size", type=int, help="images per micro-batch")
+    add("--batch-size", type=int, help="images per micro-batch: the most that a process computes at once")
     add("--accumulate", type=int, help="micro-batches per optimiser step")
     add("--lr", type=float, help="peak learning rate")
     add("--seed", type=int, help="of weights, order and augmentation (default 0)")
-    add("--device", help="auto, cpu, cuda, cuda:1, mps (default: auto, a GPU if there is one)")
+    add("--device", help="auto, cpu, cuda, cuda:1, mps (default: auto, a GPU if there is one; with torchrun, one for each process)")
     add("--amp", action="store_true", default=None, help="half-precision arithmetic where it is safe")
     add("--set", action="append", metavar="NAME=VALUE", help="any other field of the model's or the training's configuration, e.g. ema=0.999")
     add("--resume", action="store_true", help="go on with the run in --out")

@@ -238,10 +238,12 @@ def train_epoch(
     data,
     # one list of indices per micro-batch: those of `epoch_batches`, or the ones still to do
     batches: list,
+    # micro-batches in one step; None: `config.accumulate`
+    accumulate: int = None,
 ):
     "Train on these batches. Yields the losses of each optimiser step (a dict of floats) as soon as it is taken."
     config = trainer.config
     generator = torch.Generator().manual_seed(config.seed * 100_003 + trainer.step)
     loader = iter(DataLoader(data, batch_sampler=batches, collate_fn=collate, num_workers=config.workers, generator=generator))
-    while micro_batches := list(islice(loader, config.accumulate)):
+    while micro_batches := list(islice(loader, accumulate or config.accumulate)):
         yield trainer.train_step(micro_batches)

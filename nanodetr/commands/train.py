@@ -7,11 +7,13 @@ __all__ = ['FLAGS', 'FREE_FLAGS', 'InTurn', 'prepare_data', 'SmallCopies', 'Firs
            'model_config', 'kept_config', 'default_preset', 'check_tuning', 'default_cache', 'tuning_settings',
            'run_folder', 'default_epochs', 'settings', 'train_config', 'default_every', 'build_model', 'cache_both',
            'save_picture', 'save_json', 'snapshot_epochs', 'save_snapshot', 'check_arguments', 'prepare_model',
-           'describe', 'train', 'check_classes', 'train_in', 'recall', 'stored_plan', 'refuse_changes', 'read_json']
+           'describe', 'train', 'train_with', 'go_on_after_restart', 'check_classes', 'train_in', 'recall',
+           'stored_plan', 'refuse_changes', 'read_json']
 
 # %% ../../nbs/commands/train.ipynb #c0d7a005
 import json
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -328,8 +330,8 @@ def prepare_model(args, folder: Path, before, train_data, val_data, chosen: dict
     return build_model(args, train_data.classes, most, chosen, source), config
 
 
-def describe(args, model: DETR, config, train_data, val_data, folder) -> None:
-    "What is about to happen, in four lines."
+def describe(args, model: DETR, config, train_data, val_data, folder, group) -> None:
+    "What is about to happen, in four lines, or in five with torchrun."
     classes = train_data.classes
     steps = config.epochs * max(1, len(train_data) // (config.batch_size * config.accumulate))
     count, trained = (sum(p.numel() for p in model.parameters() if p.requires_grad or everything) for everything in (True, False))
@@ -338,23 +340,35 @@ def describe(args, model: DETR, config, train_data, val_data, folder) -> None:
     print(f"data    {args.data}: {len(train_data)} images to train on, {len(val_data)} to validate on, {len(classes)} classes{size}", flush=True)
     print(f"model   {args.preset}: {count:,} parameters{f', {trained:,} of them trained' * (trained < count)}, {model.config.num_queries} object queries", flush=True)
     print(f"train   {config.epochs} epochs, {steps} steps of {config.batch_size} x {config.accumulate} images, rate {config.lr:g}, backbone {config.backbone_lr:g}, seed {config.seed}", flush=True)
+    if shared := group.describe(config): print(f"shared  {shared}", flush=True)
     print(f"into    {folder}", flush=True)
 
 
 def train(args) -> int:
-    "Train a model; see the notebook for what is left in its folder."
+    "Train a model, with torchrun together with other processes; see the notebook for what is left in its folder."
+    from nanodetr.runs.parallel import is_launched, joined
+    from nanodetr.runs.run import Alone
+    from nanodetr.training import TrainConfig
+
+    if not is_launched(): return train_with(args, Alone())
+    with joined(settings(args.set, TrainConfig).get("device", args.device)) as group: return train_with(args, group)
+
+
+def train_with(args, group) -> int:
+    "The training of this process, which is alone or one of a `Group`."
     from nanodetr.runs.folder import locked
     from nanodetr.runs.plan import RunPlan
     from nanodetr.training import choose_device
 
     check_arguments(args)
+    go_on_after_restart(args, group)
     folder = before = None
     if args.resume:
-        folder = run_folder(args.out, args.data or "shapes", args.preset or "nano", True)
+        folder = group.from_first(lambda: run_folder(args.out, args.data or "shapes", args.preset or "nano", True))
         before = recall(args, folder)
     check_tuning(args)
     kept = snapshot_epochs(args.snapshots)
-    goes_on = args.resume and (folder / "checkpoint.pt").exists()
+    goes_on = args.resume and group.from_first(lambda: (folder / "checkpoint.pt").exists())
     source = DETR.from_pretrained(args.weights) if args.weights and not goes_on else None
     args.data, args.preset = args.data or "shapes", default_preset(args, source)
     args.cache = default_cache(args)
@@ -373,18 +387,26 @@ def train(args) -> int:
     plan = RunPlan.of(model.config, config, train_data, val_data, **asked)
     if before: check_classes(before, train_data), before.check_same(plan, folder)
     choose_device(config.device)
+    group.check_step(min(len(train_data), config.batch_size * config.accumulate))
     scenes = [val_data[i] for i in range(min(8, len(val_data)))]  # whatever cannot be read is known before the folder is made
     if args.dry_run:
-        describe(args, model, config, train_data, val_data, folder or args.out or "runs/ (a new folder; this was a dry run, nothing is written)")
+        describe(args, model, config, train_data, val_data, folder or args.out or "runs/ (a new folder; this was a dry run, nothing is written)", group)
         print(json.dumps(plan.to_dict(), indent=1))
         return 0
-    if not args.resume: folder = run_folder(args.out, args.data, args.preset, False)
-    with locked(folder):
-        if not args.resume:
+    if not args.resume: folder = group.from_first(lambda: run_folder(args.out, args.data, args.preset, False))
+    with locked(folder) if group.first else nullcontext():
+        if not args.resume and group.first:
             saved = {name: getattr(args, name, None) for name in FLAGS}
-            save_json({**saved, "plan": plan.to_dict()}, folder / "run.json")
+            save_json({**saved, "plan": plan.to_dict(), **group.launch()}, folder / "run.json")
             write_division(folder, *divided)
-        return train_in(args, folder, goes_on, model, config, train_data, val_data, scenes, kept)
+        return train_in(args, folder, goes_on, model, config, train_data, val_data, scenes, kept, group)
+
+
+def go_on_after_restart(args, group) -> None:
+    "`--resume --out FOLDER` when torchrun restarts the processes of a launch that has a folder already."
+    if args.resume or not (folder := group.from_first(lambda: group.own_run(args.out))): return
+    args.resume, args.out = True, str(folder)
+    if group.first: (folder / "run.lock").unlink(missing_ok=True)  # torchrun has ended whoever held it, perhaps on another machine
 
 
 def check_classes(before, data) -> None:
@@ -395,9 +417,8 @@ def check_classes(before, data) -> None:
         raise TrainingError(f"cannot resume: classes were {', '.join(before.model['classes'])} and are now {', '.join(data.classes)}; use the same data, or train on from its weights in another folder")
 
 
-def train_in(args, folder: Path, goes_on: bool, model: DETR, config, train_data, val_data, scenes: list, kept: list) -> int:
+def train_in(args, folder: Path, goes_on: bool, model: DETR, config, train_data, val_data, scenes: list, kept: list, group) -> int:
     "The training itself, in a folder that is ours."
-    from nanodetr.evaluation import evaluate
     from nanodetr.plots import plot_losses, plot_pred
     from nanodetr.runs.run import fit
     from nanodetr.training import choose_device
@@ -408,13 +429,13 @@ def train_in(args, folder: Path, goes_on: bool, model: DETR, config, train_data,
         model.to(choose_device(config.device))
         net, train_data, val_data = cache_both(args, model, train_data, val_data, config.seed)
         config.workers = 0  # nothing to decode
-    describe(args, model, config, train_data, val_data, folder)
+    describe(args, model, config, train_data, val_data, folder, group)
 
     scores, drawing = {}, {"seconds": 0.0, "ended": 0.0}
-    if 0 in kept and not goes_on: save_snapshot(model, folder, 0)
+    if 0 in kept and not goes_on and group.first: save_snapshot(model, folder, 0)
 
     def measure(net):
-        scores.update(evaluate(net, val_data, batch_size=50 if args.data in SHAPES else config.batch_size, progress=False))
+        scores.update(group.evaluate(net, val_data, 50 if args.data in SHAPES else config.batch_size))
         return {name: scores[name] for name in ("AP", "AP50", "AP75")}
 
     def draw(net, history):
@@ -429,9 +450,10 @@ def train_in(args, folder: Path, goes_on: bool, model: DETR, config, train_data,
 
     history = fit(net, train_data, val_data, config, out=folder, resume=goes_on, evaluate=measure,
                   evaluate_every=args.evaluate_every or default_every(config.epochs, args.data), on_epoch=draw, progress=not args.quiet,
-                  save_minutes=5.0 if args.save_minutes is None else args.save_minutes, patience=args.patience or 0)
+                  save_minutes=5.0 if args.save_minutes is None else args.save_minutes, patience=args.patience or 0, group=group)
     if not scores:  # a finished run, resumed
         measure(net)
+    if not group.first: return 0
     minutes, best = history[-1]["seconds"] / 60, read_json_object(folder / MANIFEST).get("best") or {}
     save_json({"split": "train" if args.overfit else "val", "protocol": "coco", **scores, "steps": history[-1]["step"], "minutes": minutes, "best": best}, folder / "evaluation.json")
     early = f" (stopped early, after {args.patience} validations without a better one)" if history[-1]["epoch"] < config.epochs else ""
