@@ -34,7 +34,7 @@ setup(
     packages=find_packages(include=["nanodetr", "nanodetr.*"]),
     package_data={"nanodetr": ["weights/*.json", "weights/*/*", "weights/*/snapshots/*"]},
     install_requires=settings["requirements"].split(),
-    extras_require={name: settings[f"{name}_requirements"].split() for name in ("dev", "hub", "video", "docs")},
+    extras_require={name: settings[f"{name}_requirements"].split() for name in ("dev", "hub", "video", "onnx", "docs")},
     entry_points={"console_scripts": settings["console_scripts"].split()},
     cmdclass={"build_py": WithoutIndex},
     zip_safe=False,

@@ -415,7 +415,7 @@ def test_names_by_number(tmp_path):
 
 # --- the command line itself
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "detect", "check", "convert", "follow"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "detect", "check", "convert", "export", "follow"])
 def test_help_has_an_example_and_the_exit_codes(command, capsys):
     with pytest.raises(SystemExit) as end: main([command, "--help"])
     said = capsys.readouterr().out
@@ -473,7 +473,7 @@ def test_a_second_double_dash_is_no_argument(words, capsys):
 
 
 @settings(max_examples=MANY, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(command=st.sampled_from(["evaluate", "detect", "convert", "check", "follow", "train --dry-run"]), words=st.lists(st.one_of(WORDS, st.sampled_from(FLAGS)), max_size=6))
+@given(command=st.sampled_from(["evaluate", "detect", "convert", "export", "check", "follow", "train --dry-run"]), words=st.lists(st.one_of(WORDS, st.sampled_from(FLAGS)), max_size=6))
 def test_any_arguments_are_understood_or_refused_in_one_line(command, words, tmp_path, capsys, monkeypatch):
     "Never a traceback, and nothing is written where there is nothing to do."
     (tmp_path / "here").mkdir(exist_ok=True)
