@@ -17,6 +17,7 @@ import copy
 import importlib
 import io
 import json
+import logging
 import math
 import os
 import platform
@@ -645,7 +646,9 @@ def onnx_detector(model: DETR, image: Tensor, folder: str):
     path = Path(folder) / "nano.onnx"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        quietly(lambda: torch.onnx.export(Exportable(model).eval(), (image[None],), path, dynamo=True, input_names=["images"], output_names=["logits", "boxes"]))
+        logging.disable(logging.WARNING)
+        try: quietly(lambda: torch.onnx.export(Exportable(model).eval(), (image[None],), path, dynamo=True, input_names=["images"], output_names=["logits", "boxes"]))
+        finally: logging.disable(logging.NOTSET)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
