@@ -6,14 +6,20 @@ os.environ.setdefault("MPLBACKEND", "agg")
 
 import pytest
 import torch
-from hypothesis import settings
 
 from nanodetr.cli import main
 
+try: from hypothesis import settings
+except ImportError: settings = None  # a machine that only runs tests/gpu
+
 torch.set_num_threads(1)
-settings.register_profile("ci", derandomize=True)  # a change must not fail for what an older one did; elsewhere it keeps searching
-if os.environ.get("CI"):
-    settings.load_profile("ci")
+if settings:
+    settings.register_profile("ci", derandomize=True)  # a change must not fail for what an older one did; elsewhere it keeps searching
+    if os.environ.get("CI"): settings.load_profile("ci")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "gpu: runs where there is a CUDA GPU, and in the rehearsal of tests/gpu/run.sh")
 
 
 # what shares one slow start (the built site, JupyterLab with its browser, a sweep in its own Python) stays in one process

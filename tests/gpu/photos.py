@@ -1,0 +1,193 @@
+"""Trainings on real photos, each for so many seconds: DETR by two recipes, and torchvision's Faster R-CNN beside it.
+
+    python tests/gpu/photos.py gpu_inputs --seconds 50 --out OUT
+    python tests/gpu/photos.py gpu_inputs --rehearse --out OUT      the same steps on a CPU, tiny
+
+Everybody starts from the same ImageNet backbone, of which all but the stem and the first stage are trained, sees the same
+augmented photos and computes in bf16. `paper` is the paper's model and settings; `photos` is the small transformer of this
+library's preset. Batches have one size, with a mask, so that compiling happens once. Writes photos.json, and per training a
+curve and a sheet of detections as PNG. Seconds are those of training alone, after the first steps, which compile.
+"""
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch.utils.data import DataLoader, RandomSampler
+from torchvision.models.detection import FasterRCNN
+from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
+
+sys.path.insert(0, str(Path(__file__).parent))
+from prepare import from_bytes  # noqa: E402
+
+from nanodetr.backbone import ResNetBackbone, build_resnet, freeze_batch_norm  # noqa: E402
+from nanodetr.boxes import cxcywh_to_xyxy  # noqa: E402
+from nanodetr.data import light_augment, open_dataset  # noqa: E402
+from nanodetr.evaluation import evaluate_detections, predict  # noqa: E402
+from nanodetr.model import DETR, DETRConfig  # noqa: E402
+from nanodetr.plots import plot_losses, plot_pred  # noqa: E402
+from nanodetr.runs.run import RunTrainer  # noqa: E402
+from nanodetr.training import TrainConfig  # noqa: E402
+
+RECIPES = ("paper", "photos", "faster-rcnn")
+
+
+class Canvas:
+    "A collate function: every batch as images (B,3,S,S) and mask (B,S,S), True = padding."
+
+    def __init__(self, side: int): self.side = side
+
+    def __call__(self, items: list) -> tuple:
+        images = torch.zeros(len(items), 3, self.side, self.side)
+        mask = torch.ones(len(items), self.side, self.side, dtype=torch.bool)
+        for i, (image, _) in enumerate(items):
+            h, w = image.shape[-2:]
+            images[i, :, :h, :w], mask[i, :h, :w] = image, False
+        return images, mask, [target for _, target in items]
+
+
+class FastTrainer(RunTrainer):
+    "A trainer whose forward pass is compiled."
+
+    def __init__(self, model, config, total, compiled: bool):
+        super().__init__(model, config, total)
+        self.fast = torch.compile(self.model) if compiled else self.model
+
+    def forward(self, images, mask):
+        with torch.autocast(self.device.type, self.half, enabled=self.config.amp):
+            return self.fast(images.contiguous(memory_format=torch.channels_last), mask.to(self.device))
+
+
+def batches(data, args, collate):
+    "Endless batches of augmented photos."
+    sampler = RandomSampler(data, replacement=True, num_samples=10**7, generator=torch.Generator().manual_seed(0))
+    return iter(DataLoader(data, args.batch, sampler=sampler, collate_fn=collate, num_workers=args.workers, pin_memory=args.device == "cuda",
+                           persistent_workers=args.workers > 0))
+
+
+def timed_training(step, args) -> tuple:
+    "Call step(progress in 0..1) for args.seconds, after a few steps that do not count. Returns (rows of the log, steps, seconds)."
+    warm = 1 if args.rehearse else 3  # steps that are not timed: the first ones compile
+    rows = [step(0.0) for _ in range(warm)]
+    start = time.perf_counter()
+    spent = lambda: (time.perf_counter() - start) / args.seconds
+    while spent() < 1: rows.append({"step": len(rows), **step(min(spent(), 1.0))})
+    return rows[warm:], len(rows) - warm, time.perf_counter() - start
+
+
+def train_detr(recipe: str, data, weights: Path, args) -> tuple:
+    changes = dict(num_classes=len(data.classes), classes=list(data.classes), stride_first=not args.rehearse, seal_padding=False, trainable_stages=3,
+                   backbone=args.backbone, image_size=args.size, max_size=args.canvas)
+    if args.rehearse: changes |= dict(dim=32, heads=4, ffn_dim=64, encoder_layers=1, decoder_layers=2, num_queries=10)
+    config = DETRConfig.preset(recipe, **changes)
+    torch.manual_seed(0)
+    model = DETR(config, ResNetBackbone(args.backbone, weights, 3, seal_padding=False, stride_first=not args.rehearse))
+    rates = dict(lr=2e-4, backbone_lr=2e-5) if recipe == "paper" else dict(lr=5e-4, backbone_lr=5e-5)
+    trainer = FastTrainer(model, TrainConfig(batch_size=args.batch, amp=not args.rehearse, device=args.device, warmup=0.03, cooldown=0.3, **rates), 1000, args.device == "cuda")
+    loader = batches(data, args, Canvas(args.canvas))
+
+    def step(progress):
+        trainer.step = round(progress * trainer.total_steps)  # the schedule follows the clock
+        return trainer.train_step([next(loader)])
+    rows, steps, seconds = timed_training(step, args)
+    return model.eval(), lambda split: predict(model, split, 8, args.device, progress=False), rows, steps, seconds
+
+
+def train_faster_rcnn(data, weights: Path, args) -> tuple:
+    resnet = build_resnet(args.backbone, stride_first=not args.rehearse)
+    resnet.load_state_dict(from_bytes(args.folder / "backbone.safetensors"), strict=False)
+    torch.manual_seed(0)
+    model = FasterRCNN(_resnet_fpn_extractor(freeze_batch_norm(resnet), 3), len(data.classes) + 1, min_size=args.size, max_size=args.canvas).to(args.device)
+    model = model.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.02 * args.batch / 16, momentum=0.9, weight_decay=1e-4)
+    loader, done = batches(data, args, list), [0]
+
+    def step(progress):
+        images, targets = [], []
+        for image, target in next(loader):
+            height, width = image.shape[-2:]
+            corners = cxcywh_to_xyxy(target["boxes"]) * torch.tensor([width, height, width, height])
+            images.append(image.to(args.device))
+            targets.append({"boxes": corners.to(args.device), "labels": (target["labels"] + 1).to(args.device)})
+        done[0] += 1
+        for group in optimizer.param_groups: group["lr"] = 0.02 * args.batch / 16 * min(1, done[0] / 100) * (0.1 if progress > 0.75 else 1)
+        model.train()
+        with torch.autocast(args.device, torch.bfloat16, enabled=not args.rehearse): losses = model(images, targets)
+        loss = sum(losses.values())
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
+        optimizer.step()
+        return {"loss": loss.item()}
+    rows, steps, seconds = timed_training(step, args)
+    model.eval()
+
+    @torch.no_grad()
+    def detections(split):
+        found = []
+        for i in range(len(split)):
+            with torch.autocast(args.device, torch.bfloat16, enabled=not args.rehearse): out = model([split[i][0].to(args.device)])[0]
+            height, width = split[i][0].shape[-2:]
+            real = split[i][1]["orig_size"].tolist()
+            scale = torch.tensor([real[1] / width, real[0] / height] * 2)
+            found.append({"scores": out["scores"].float().cpu(), "labels": out["labels"].cpu() - 1, "boxes": out["boxes"].float().cpu() * scale})
+        return found, [split.get_target(i) for i in range(len(split))]
+    return model, detections, rows, steps, seconds
+
+
+def train(name: str, recipe: str, weights: Path, args) -> dict:
+    "One training: its figures, with its curve and its detections in the folder `out`."
+    data = open_dataset(str(args.folder / name), "train", transforms=light_augment(args.size, args.canvas))
+    if args.device == "cuda": torch.cuda.reset_peak_memory_stats()
+    make = train_faster_rcnn if recipe == "faster-rcnn" else lambda *rest: train_detr(recipe, *rest)
+    model, detections, rows, steps, seconds = make(data, weights, args)
+    memory = torch.cuda.max_memory_allocated() / 1e6 if args.device == "cuda" else None
+    scores = {}
+    for split in ("val", "test"):
+        held = open_dataset(str(args.folder / name), split, transforms=light_augment(args.size, args.canvas, train=False))
+        found, truth = detections(held)
+        scores[split] = {key: round(value, 4) for key, value in evaluate_detections(found, truth, classes=held.classes).items() if key in ("AP", "AP50")}
+    plot_losses(rows, ["loss"], f"{name}, {recipe}").savefig(args.out / f"{name}-{recipe}-loss.png", dpi=100)
+    photos = open_dataset(str(args.folder / name), "test")
+    plot_pred([photos[i][0] for i in range(min(8, len(photos)))], found[:8], classes=list(photos.classes)).savefig(args.out / f"{name}-{recipe}.png", dpi=80)
+    return {"data": name, "recipe": recipe, "steps": steps, "seconds": round(seconds, 1), "images_per_second": round(steps * args.batch / seconds, 1),
+            "batch": args.batch, "size": args.size, "canvas": args.canvas, "peak_MB": memory, **scores}
+
+
+def main(arguments: list = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, help="what prepare.py made")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seconds", type=float, default=50)
+    parser.add_argument("--data", nargs="+", default=["bccd", "cards"])
+    parser.add_argument("--recipes", nargs="+", default=list(RECIPES), choices=RECIPES)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--size", type=int, default=512)
+    parser.add_argument("--canvas", type=int, default=640)
+    parser.add_argument("--workers", type=int, default=12)
+    parser.add_argument("--rehearse", action="store_true")
+    args = parser.parse_args(arguments)
+    args.device, args.backbone = ("cpu", "resnet18") if args.rehearse else ("cuda", "resnet50")
+    if args.rehearse: args.seconds, args.batch, args.size, args.canvas, args.workers = 0.1, 2, 48, 64, 0
+    args.out.mkdir(parents=True, exist_ok=True)
+    weights = args.out / "backbone.safetensors"
+    save_file(from_bytes(args.folder / "backbone.safetensors"), weights)
+    results = []
+    try:
+        for name in args.data:
+            for recipe in args.recipes:
+                try: results.append(train(name, recipe, weights, args))
+                except Exception as error:  # the others are worth having
+                    if args.rehearse: raise
+                    results.append({"data": name, "recipe": recipe, "failed": f"{type(error).__name__}: {error}"})
+                print(json.dumps(results[-1]), flush=True)
+                card = torch.cuda.get_device_name() if args.device == "cuda" else "cpu"
+                (args.out / "photos.json").write_text(json.dumps({"device": card, "torch": torch.__version__, "trainings": results}, indent=1))
+    finally: weights.unlink()
+    return int(any("failed" in result for result in results))
+
+
+if __name__ == "__main__": sys.exit(main())
