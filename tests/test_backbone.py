@@ -1,4 +1,5 @@
 "ResNetBackbone on what a notebook cannot show: a real ImageNet ResNet-50 when one is at hand, files and networks that fail."
+import copy
 import importlib.util
 import pickle
 import urllib.error
@@ -9,9 +10,10 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from safetensors.torch import save_file
+from torch import nn
 
-from nanodetr.backbone import (PARTS, BackboneError, ConvBackbone, ResNetBackbone, build_resnet, downsample_mask, headless,
-                               run_unpadded)
+from nanodetr.backbone import (PARTS, BackboneError, ConvBackbone, FrozenNorm, NormedConv, ResNetBackbone, build_resnet, downsample_mask,
+                               fold_norms, freeze_batch_norm, headless, run_unpadded)
 from nanodetr.errors import NanodetrError
 from nanodetr.data import read_image
 
@@ -115,6 +117,58 @@ def test_channels_last_keeps_the_numbers_and_stays():
     with torch.no_grad(): features, _ = last(images.to(memory_format=torch.channels_last), mask)
     assert features.is_contiguous(memory_format=torch.channels_last)
     assert torch.allclose(features, usual(images, mask)[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("name, dilation", [("resnet18", False), ("resnet50", True)])
+def test_norms_folded_into_the_convolutions(name, dilation):
+    "The same features and gradients as the unfolded net and as torch's own; all norms are folded; nothing moves in the state dict."
+    torch.manual_seed(0)
+    resnet = build_resnet(name, dilation=dilation).eval()
+    for tensor in resnet.state_dict().values():
+        if tensor.dim() == 1: tensor.uniform_(0.8, 1.2)
+    apart = freeze_batch_norm(headless(resnet))
+    usual = headless(build_resnet(name, dilation=dilation).eval())
+    folded = ResNetBackbone(resnet=resnet, trainable_stages=5).body
+    usual.load_state_dict(apart.state_dict(), strict=False)
+    assert sum(isinstance(m, NormedConv) for m in folded.modules()) == sum(isinstance(m, nn.Conv2d) for m in usual.modules())
+    assert all(m.folded for m in folded.modules() if isinstance(m, FrozenNorm)) and not any(isinstance(m, nn.Conv2d) for m in folded.modules())
+    assert {n: t.shape for n, t in folded.state_dict().items()} == {n: t.shape for n, t in apart.state_dict().items()}
+    x = torch.randn(1, 3, 32, 32).double()                 # double: a ReLU near zero must not decide otherwise by rounding
+    outs = [net.double()(x) for net in (usual, apart, folded)]
+    for out in outs: out.square().mean().backward()
+    for out in outs[1:]: assert (out - outs[0]).abs().max() < 1e-10 * outs[0].abs().max()
+    grads = [{n: p.grad for n, p in net.named_parameters() if "conv" in n or "downsample.0" in n} for net in (usual, apart, folded)]
+    for net in grads[1:]:
+        assert net.keys() == grads[0].keys()
+        for n, grad in net.items(): assert (grad - grads[0][n]).norm() < 1e-9 * grads[0][n].norm(), n
+
+
+def test_what_cannot_be_folded_stays_apart():
+    "A bias, another padding, another kind of convolution, a norm that is no neighbour."
+    for conv in (nn.Conv2d(3, 8, 3, bias=True), nn.Conv2d(3, 8, 3, padding=1, padding_mode="reflect", bias=False), nn.ConvTranspose2d(3, 8, 3, bias=False)):
+        net = freeze_batch_norm(nn.Sequential(conv, nn.BatchNorm2d(8)).eval())
+        x = torch.randn(1, 3, 8, 8)
+        before = net(x)
+        assert torch.equal(fold_norms(net)(x), before) and net[0] is conv and not net[1].folded
+    far = freeze_batch_norm(nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.ReLU(), nn.BatchNorm2d(8)))
+    assert not fold_norms(far)[2].folded
+
+
+def test_folded_in_a_copy_in_half_precision_and_in_an_export():
+    torch.manual_seed(0)
+    backbone = ResNetBackbone("resnet18").eval()
+    backbone.body.bn1.running_mean.uniform_(-1, 1)
+    x = torch.randn(1, 3, 64, 64)
+    before = backbone(x, None)[0]
+    twin = copy.deepcopy(backbone)
+    twin.body.bn1.running_mean.add_(1)                    # the copy's convolution looks at the copy's norm
+    assert torch.equal(backbone(x, None)[0], before) and not torch.allclose(twin(x, None)[0], before)
+    assert backbone.to(torch.bfloat16)(x.bfloat16(), None)[0].dtype == torch.bfloat16
+    program = torch.export.export(copy.deepcopy(twin.body), (x,))
+    convolutions = [node for node in program.graph.nodes if "conv2d" in str(node.target)]
+    weights = [program.graph_signature.inputs_to_parameters.get(node.args[1].name) for node in convolutions]
+    assert len(weights) == 20 and all(weights)             # plain weights, as other programs want them
+    assert torch.allclose(program.module()(x), twin(x, None)[0], atol=1e-4)
 
 
 def test_nearest_counts_a_cell_too_many_where_unpadded_does_not():

@@ -740,6 +740,22 @@ def test_nothing_heavy_is_imported():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize("module, later", [("nanodetr.cli", ("torch", "numpy")), ("nanodetr.model", ("torchvision", "scipy", "torch._dynamo"))])
+def test_what_takes_seconds_is_imported_when_it_is_needed(module, later):
+    "--help without torch; a model without torchvision, which only ResNets and augmentation ask for."
+    code = f"import sys, {module}; print([m for m in {later} if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_names_that_come_late_are_there_and_others_are_not():
+    import nanodetr.cli, nanodetr.data
+    from nanodetr.commands.train import train_config
+    from nanodetr.datasets.augment import light_augment
+    assert nanodetr.data.light_augment is light_augment and nanodetr.cli.train_config is train_config
+    for module in (nanodetr.data, nanodetr.cli):
+        with pytest.raises(AttributeError, match="no attribute 'dark_augment'"): module.dark_augment
+
+
 def test_data_sets_stand_below_the_course():
     "The modules of nanodetr.datasets bring neither a lesson but the boxes nor anything heavy."
     code = ("import sys; from nanodetr.datasets import augment, check, coco, folders, judge, layouts, page, photos, records, shapes, splits, text, voc, yolo; "

@@ -254,6 +254,34 @@ def test_broken_results_files(number, tmp_path):
     assert message in str(error.value) and str(dt) in str(error.value) and "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("odd", [None, {"iscrowd": True}, {"iscrowd": None}, {"area": None}, {"bbox": None}])
+def test_columns_and_entries_are_read_alike(odd, tmp_path, monkeypatch):
+    "Files of plain numbers are read a column at a time, others an entry at a time: the same numbers, or the same complaint."
+    from nanodetr.datasets import coco
+    from nanodetr.errors import DataError
+    truth = {"images": [{"id": 9}, {"id": 4}, {"id": 7}], "categories": [{"id": 3, "name": "b"}, {"id": 1, "name": "a"}],
+             "annotations": [{"id": k, "image_id": (9, 4)[k % 2], "category_id": (1, 3)[k % 2], "bbox": [k, 2.5, 3, 4], "iscrowd": k % 2} for k in range(5)]}
+    truth["annotations"][3].update(odd or {"area": 7})
+    found = [{"image_id": 7, "category_id": 3, "bbox": [1, 2, 0, 4], "score": 1}, {"image_id": 4, "category_id": 1, "bbox": [1.5, 2, 3, 4], "score": 0.25}]
+    for name, content in (("gt.json", truth), ("dt.json", found)): (tmp_path / name).write_text(json.dumps(content))
+
+    def read():
+        try: return coco.read_coco_results(tmp_path / "gt.json", tmp_path / "dt.json")
+        except DataError as error: return str(error)
+
+    def refuse(*_): raise ValueError
+
+    first = read()
+    monkeypatch.setattr(coco, "plain_columns", refuse)
+    second = read()
+    assert type(first) is type(second) and (type(first) is str) == (odd in ({"area": None}, {"bbox": None}))
+    if type(first) is str: assert first == second and "annotation 3" in first
+    else:
+        assert first[2] == second[2] == ["a", "b"]
+        for a, b in zip([*first[0], *first[1]], [*second[0], *second[1]], strict=True):
+            assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) and a[name].dtype == b[name].dtype for name in a)
+
+
 def test_broken_annotation_files(tmp_path):
     gt, dt = tmp_path / "gt.json", tmp_path / "dt.json"
     dt.write_text("[]")

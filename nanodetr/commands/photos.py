@@ -11,7 +11,6 @@ import json
 import sys
 from pathlib import Path
 
-from ..checkpoints.files import write_atomically
 from ..errors import DataError, UsageError
 
 # %% ../../nbs/commands/photos.ipynb #48e1d88c
@@ -62,6 +61,8 @@ def division_of(data):
 
 def write_division(run: Path, train, val) -> None:
     "Write train.txt and val.txt into a run's folder, one picture on each line, if the set was divided."
+    from nanodetr.checkpoints.files import write_atomically  # here: it brings torch, and --help does without
+
     for split, data in (("train", train), ("val", val)):
         names = division_of(data)
         if names: write_atomically(Path(run) / f"{split}.txt", lambda beside: beside.write_text("".join(f"{name}\n" for name in names), encoding="utf-8", errors="surrogateescape"))

@@ -15,7 +15,7 @@ from torchvision.transforms.v2 import functional as F
 
 from ..boxes import cxcywh_to_xyxy
 from ..boxes import xyxy_to_cxcywh
-from .photos import drop_objects
+from .photos import drop_objects, resized_shape
 from ..errors import DataError
 
 # %% ../../nbs/datasets/augment.ipynb #aea00007

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['MAX_PIXELS', 'TURNS', 'SLACK', 'full_scale', 'deep_to_bytes', 'to_rgb', 'open_picture', 'pixel_limit', 'refuse_large',
            'orientation', 'why_unreadable', 'read_start', 'refuse_picture', 'read_pixels', 'read_image', 'image_size',
-           'is_nearly_black', 'box_fault', 'plain_box', 'Photo', 'drop_objects', 'photo_truth', 'photo_image',
-           'boxes_to_fractions', 'PhotoDataset']
+           'resized_shape', 'is_nearly_black', 'box_fault', 'plain_box', 'Photo', 'drop_objects', 'photo_truth',
+           'photo_image', 'boxes_to_fractions', 'PhotoDataset']
 
 # %% ../../nbs/datasets/photos.ipynb #adb00005
 import math
@@ -142,6 +142,19 @@ def image_size(path: str | Path) -> tuple:
     try:
         with open_picture(path) as picture: return picture.size if orientation(picture) > 4 else picture.size[::-1]
     except Exception as error: refuse_picture(path, error)
+
+# %% ../../nbs/datasets/photos.ipynb #a15fd34f
+def resized_shape(height: int, width: int, short: int, longest: int = None) -> tuple:
+    """(height, width) after resizing the shorter side to `short`, rounded as in the official code.
+
+    If the longer side would exceed `longest`, `short` is lowered until the longer side is about `longest`. Because of
+    rounding, it may be a few pixels longer in very long pictures. A picture of which less than half a pixel would be
+    left, where the official code fails, is squeezed to 1 x longest.
+    """
+    low, high = sorted((height, width))
+    if longest and high / low * short > longest: short = round(longest * low / high)
+    short, long = (short, int(short * high / low)) if short else (1, longest)
+    return (short, long) if height <= width else (long, short)
 
 # %% ../../nbs/datasets/photos.ipynb #adb00026
 def is_nearly_black(image: Tensor) -> bool:

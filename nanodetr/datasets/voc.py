@@ -19,8 +19,6 @@ from xml.etree import ElementTree
 from xml.parsers import expat
 from xml.sax.saxutils import escape
 
-from torchvision.transforms.v2 import functional as F
-
 from .photos import PhotoDataset
 from .records import Annotation, Findings, Record, photo_of, check_records
 from .text import (clean_name, decode_xml, is_hidden, is_picture, name_key, one_line, read_file_bytes, refuse_file,
@@ -310,6 +308,8 @@ def write_voc(folder: Path, dataset, splits: dict, size: tuple = None) -> None:
     dataset: items (image (3,H,W) 0..1, target with get_target(i) boxes xyxy in pixels), .classes; splits: {"train":
     picture numbers, ...}; size: squeeze the pictures to (height, width).
     """
+    from torchvision.transforms.v2 import functional as F  # here: it takes seconds, and readers do without
+
     folder = Path(folder)
     for part in ("JPEGImages", "Annotations", "ImageSets/Main"): (folder / part).mkdir(parents=True, exist_ok=True)
     for split, numbers in splits.items():

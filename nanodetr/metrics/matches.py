@@ -62,7 +62,7 @@ def _check(what: str, image, label, boxes, score, flags, num_classes: int) -> No
     outside = f"a label outside 0..{num_classes - 1}: labels index the class names"
     wrong = {outside: (label < 0) | (label >= num_classes),
              "a label that is not a whole number: labels index the class names": label != np.floor(label),
-             "an iscrowd or difficult that is neither 0 nor 1": ~np.isin(flags, (0, 1)).all(axis=0),
+             "an iscrowd or difficult that is neither 0 nor 1": ~((flags[0] == 0) | (flags[0] == 1)) | ~((flags[1] == 0) | (flags[1] == 1)),
              "a box that is not finite: look for NaN in the model or the file": ~np.isfinite(boxes).all(axis=1),
              "a box that ends before it begins: boxes must be xyxy pixels, not cxcywh": (sides < 0).any(axis=1),
              "a score that is not finite: look for NaN in the model or the file": ~np.isfinite(score)}

@@ -8,6 +8,7 @@ __all__ = ['WeightAverage']
 # %% ../../nbs/runs/average.ipynb #a1e0005e
 from contextlib import contextmanager
 
+import torch
 from torch import nn
 
 # %% ../../nbs/runs/average.ipynb #600b180d
@@ -22,8 +23,11 @@ class WeightAverage:
         "Move the average towards the model's weights, after `step` optimiser steps."
         if self.shadow is None: return
         decay = min(self.decay, (1 + step) / (10 + step))
-        for mean, now in zip(self.shadow.values(), model.state_dict().values()):
-            mean.lerp_(now, 1 - decay) if mean.is_floating_point() else mean.copy_(now)
+        pairs = list(zip(self.shadow.values(), model.state_dict().values()))
+        means, news = zip(*(pair for pair in pairs if pair[0].is_floating_point()))
+        torch._foreach_lerp_(means, news, 1 - decay)  # all tensors in a few kernels
+        for mean, now in pairs:
+            if not mean.is_floating_point(): mean.copy_(now)
 
     @contextmanager
     def applied(self, model: nn.Module):

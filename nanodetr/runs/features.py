@@ -17,10 +17,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
-from torchvision.ops import FrozenBatchNorm2d
 from tqdm.auto import tqdm
 
-from ..backbone import PARTS, ResNetBackbone, run_unpadded
+from ..backbone import PARTS, FrozenNorm, NormedConv, ResNetBackbone, run_unpadded
 from ..checkpoints.config import DETRConfig
 from ..errors import ConfigError, DataError
 from ..model import DETR, DETRNetwork, DETROutput
@@ -86,16 +85,16 @@ def own_seed(seed: int):
 
 # %% ../../nbs/runs/features.ipynb #94bff866
 def fold_batch_norm(module: nn.Module) -> nn.Module:
-    "Fold each frozen batch norm inside `module`, in place, into the convolution before it; return `module`. For inference only."
-    before = None
+    "Fold each FrozenNorm inside `module`, in place and for good, into the convolution before it; return `module`. For inference only."
     for name, child in module.named_children():
-        if isinstance(child, FrozenBatchNorm2d) and isinstance(before, nn.Conv2d):
-            scale = child.weight * (child.running_var + child.eps).rsqrt()
-            before.weight = nn.Parameter(before.weight * scale[:, None, None, None], requires_grad=False)
-            before.bias = nn.Parameter(child.bias - child.running_mean * scale, requires_grad=False)
-            setattr(module, name, nn.Identity())
+        if isinstance(child, NormedConv):
+            weight, bias = child.fold()
+            stride, padding, dilation, groups = child.how
+            conv = nn.Conv2d(groups * weight.shape[1], len(weight), weight.shape[2:], stride, padding, dilation, groups)
+            conv.weight, conv.bias = (nn.Parameter(numbers.detach(), requires_grad=False) for numbers in (weight, bias))
+            setattr(module, name, conv)
+        elif isinstance(child, FrozenNorm) and child.folded: setattr(module, name, nn.Identity())
         else: fold_batch_norm(child)
-        before = child
     return module
 
 # %% ../../nbs/runs/features.ipynb #a33e5048
