@@ -56,9 +56,10 @@ def _wide_text(data: bytes) -> str | None:
 # %% ../../nbs/datasets/text.ipynb #aee0000f
 def _chinese_text(data: bytes) -> str | None:
     "The text where the bytes are GB 2312 and hardly anything else; None for all others, also for rare Chinese letters."
-    word = re.search(rb"(?<![A-Za-z\x80-\xff])[\xb0-\xd7][\xa1-\xfe]+(?![A-Za-z\x80-\xff])", data)
+    words = re.findall(rb"(?<![A-Za-z\x80-\xff])[\xb0-\xd7][\xa1-\xfe]+(?![A-Za-z\x80-\xff])", data)
+    sure = any(len(word) > 2 or not word.decode("cp1252").isalpha() for word in words)
     pairs = all(re.fullmatch(rb"([\xa1-\xf7][\xa1-\xfe])+", run) for run in re.findall(rb"[\x80-\xff]+", data))
-    return _decoded(data, "gb18030") if word and pairs and _decoded(data, "gb2312") else None
+    return _decoded(data, "gb18030") if sure and pairs and _decoded(data, "gb2312") else None
 
 def decode_text(data: bytes, path) -> str:
     """The text of a file that any system's tools may have written, without its byte-order mark.
