@@ -279,7 +279,10 @@ def program_bytes(model: DETR, mask: bool = False, attention: bool = False, laye
     "The file (.pt2) of the model as a program of `torch.export`; the facts of an ONNX file are in its extra file nanodetr.json."
     form = TensorsOnly(model, attention, layers)
     inputs, axes = example_inputs(form, mask)
-    with torch.no_grad(): program = torch.export.export(form, inputs, dynamic_shapes=axes)
+    free = {name: dict.fromkeys(sizes, torch.export.Dim.DYNAMIC) for name, sizes in axes.items()}  # for a named one it must prove its bounds, and cannot always
+    with torch.no_grad(): program = torch.export.export(form, inputs, dynamic_shapes=free)
+    program.graph.eliminate_dead_code()  # with a single decoder layer it holds a list of no earlier layers, which cannot be read back
+    for node in program.graph.nodes: node.meta.pop("stack_trace", None)  # lines of Python, with paths on this machine
     file = io.BytesIO()
     torch.export.save(program, file, extra_files={"nanodetr.json": json.dumps(export_facts(model))})
     return file.getvalue()
@@ -327,7 +330,7 @@ def export_model(
 # %% ../../nbs/checkpoints/export.ipynb #49a3df90
 @torch.no_grad()
 def largest_gap(data: bytes, model: DETR) -> tuple | None:
-    "Largest differences of probabilities, and of boxes in 0..1, between an ONNX file's bytes and its model, on two random pictures; None without onnxruntime."
+    "Largest differences of probabilities, and of boxes in 0..1, between an ONNX file's bytes and its model, on two pictures of noise; None without onnxruntime."
     try: runtime = OnnxDETR(data, torch.device("cpu"))
     except CheckpointError:
         if importlib.util.find_spec("onnxruntime"): raise
