@@ -42,6 +42,7 @@ def worker(rank, size, port, folder, check, arguments):
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(size), LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE=str(size), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port),
                       TORCHELASTIC_USE_AGENT_STORE="True", TORCHELASTIC_RUN_ID="a-launch")
     torch.set_num_threads(1)
+    multiprocessing.set_start_method("fork", force=True)  # for loaders; here it would be forkserver, and each of them would import torch anew
     said, code = StringIO(), 0
     try:
         with redirect_stderr(said): result = check(*arguments)
@@ -247,6 +248,20 @@ def test_the_plain_mean_would_be_wrong():
     parts = [gradients_of(RunTrainer(small_model(), TrainConfig(device="cpu"), 10), data, [list(part)])[1] for part in (range(4), range(4, 8))]
     off = sum((((parts[0][key] + parts[1][key]) / 2 - exact[key]) ** 2).sum() for key in exact).sqrt()
     assert off > 0.05 * sum((value ** 2).sum() for value in exact.values()).sqrt()
+
+
+def on_a_gpu():
+    with joined() as group:
+        trainer = GroupTrainer(small_model(), TrainConfig(batch_size=8), 10, group)
+        losses, gradients = gradients_of(trainer, Mixed(), [list(range(8))])
+        return str(group.device), losses, {name: value.cpu() for name, value in gradients.items()}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_process_on_a_gpu_with_nccl(tmp_path):
+    ((device, losses, gradients),) = together(1, tmp_path, on_a_gpu)
+    whole, exact = whole_gradients("all in one")
+    assert device == "cuda:0" and losses["loss"] == pytest.approx(whole["loss"], rel=1e-3) and close(gradients, exact, 1e-2)
 
 
 # --- scores ----------------------------------------------------------------------------------------------------------
