@@ -1,7 +1,7 @@
 """Several processes train as one: the same order, the same gradients, the same scores, and an end of all when one ends.
 
 The processes here are real and talk through gloo, as torchrun would start them; they are forked from a server that has imported
-torch once. Two tests run torchrun itself.
+torch once. One test runs torchrun itself, and with NANODETR_SLOW=1 another.
 """
 import json
 import multiprocessing
@@ -42,6 +42,7 @@ def worker(rank, size, port, folder, check, arguments):
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(size), LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE=str(size), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port),
                       TORCHELASTIC_USE_AGENT_STORE="True", TORCHELASTIC_RUN_ID="a-launch")
     torch.set_num_threads(1)
+    multiprocessing.set_start_method("fork", force=True)  # for loaders; here it would be forkserver, and each of them would import torch anew
     said, code = StringIO(), 0
     try:
         with redirect_stderr(said): result = check(*arguments)
@@ -249,6 +250,20 @@ def test_the_plain_mean_would_be_wrong():
     assert off > 0.05 * sum((value ** 2).sum() for value in exact.values()).sqrt()
 
 
+def on_a_gpu():
+    with joined() as group:
+        trainer = GroupTrainer(small_model(), TrainConfig(batch_size=8), 10, group)
+        losses, gradients = gradients_of(trainer, Mixed(), [list(range(8))])
+        return str(group.device), losses, {name: value.cpu() for name, value in gradients.items()}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_process_on_a_gpu_with_nccl(tmp_path):
+    ((device, losses, gradients),) = together(1, tmp_path, on_a_gpu)
+    whole, exact = whole_gradients("all in one")
+    assert device == "cuda:0" and losses["loss"] == pytest.approx(whole["loss"], rel=1e-3) and close(gradients, exact, 1e-2)
+
+
 # --- scores ----------------------------------------------------------------------------------------------------------
 
 def test_scores_are_those_of_one_process(answers):
@@ -330,10 +345,11 @@ class Endless(GroupTrainer):
 
 
 class Stopping(GroupTrainer):
-    "Somebody presses Ctrl-C in this process, in the middle of the step with number `at`."
+    "Somebody presses Ctrl-C in this process, in the middle of the step with number `at`, and torchrun passes it on a second time."
 
     def backward(self, loss):
-        if self.step == self.at: os.kill(os.getpid(), signal.SIGINT)
+        if self.step == self.at:
+            for number in (signal.SIGINT, signal.SIGTERM): os.kill(os.getpid(), number)
         super().backward(loss)
 
 
@@ -365,10 +381,10 @@ def test_an_error_in_one_process_ends_all_with_its_line(tmp_path, kind, words, s
     assert all(answer["code"] for answer in found)
 
 
-def train_a_while(folder, resume, at):
-    "The training of `train_alone`, until Ctrl-C in the last process at step `at`."
+def train_a_while(folder, resume, at, ranks):
+    "The training of `train_alone`, until Ctrl-C in the processes `ranks` at step `at`."
     with joined("cpu") as group:
-        if group.rank == group.size - 1 and at is not None:
+        if group.rank in ranks:
             Stopping.at = at
             group.trainer = lambda *settings: Stopping(*settings, group)
         model, data = small_model(), ShapesDataset("train", n=20, transforms=Dihedral())
@@ -379,9 +395,10 @@ def train_a_while(folder, resume, at):
 
 def test_a_run_goes_on_with_another_number_of_processes(alone, tmp_path):
     run = tmp_path / "run"
-    assert together(1, tmp_path / "1", train_a_while, run, False, 0) == ["stopped at step 1 of 4"]
-    assert together(2, tmp_path / "2", train_a_while, run, True, 2) == ["stopped at step 3 of 4"] * 2  # pressed in one, stopped in both
-    for weights in together(3, tmp_path / "3", train_a_while, run, True, None): assert close(weights, alone[0])
+    assert together(1, tmp_path / "1", train_a_while, run, False, 0, [0]) == ["stopped at step 1 of 4"]
+    assert together(2, tmp_path / "2", train_a_while, run, True, 1, [0, 1]) == ["stopped at step 2 of 4"] * 2  # the end of an epoch: its validation is done first
+    assert together(2, tmp_path / "3", train_a_while, run, True, 2, [1]) == ["stopped at step 3 of 4"] * 2  # pressed in one, stopped in both
+    for weights in together(3, tmp_path / "4", train_a_while, run, True, None, []): assert close(weights, alone[0])
     assert close(read_safetensors(run / "model.safetensors"), alone[0])
 
 
@@ -480,6 +497,7 @@ def test_torchrun_starts_again_after_a_kill_and_the_run_goes_on(undisturbed, tmp
     assert close(undisturbed, read_safetensors(tmp_path / "run" / "model.safetensors"))
 
 
+@pytest.mark.skipif("NANODETR_SLOW" not in os.environ, reason="starts torchrun again: NANODETR_SLOW=1")
 def test_ctrl_c_to_all_saves_and_the_run_goes_on_alone(undisturbed, tmp_path):
     torchrun = launch("-m", "nanodetr", *TINY, "--epochs", "6", "--save-minutes", "0", "--out", str(tmp_path / "run"))
     try:

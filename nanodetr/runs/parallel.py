@@ -286,6 +286,8 @@ def joined(device: str = None):
     torch.set_num_threads(own_threads(local_size))
     try:
         store, rank, size = next(dist.rendezvous("env://", timeout=TIMEOUT))
+        # torchrun keeps one store for all its starts: the addresses of processes that have ended must not be found in it
+        store = dist.PrefixStore(f"nanodetr/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}/{size}", store)
         dist.init_process_group("cpu:gloo,cuda:nccl" if here.type == "cuda" else "gloo", store=store, rank=rank, world_size=size, timeout=TIMEOUT)
     except RuntimeError as error: raise TrainingError(f"the processes do not find each other ({' '.join(str(error).split())[:200]}): start them with torchrun") from None
     group = Group(here, local_size)
@@ -294,7 +296,7 @@ def joined(device: str = None):
         group.wait()
     except SystemExit: raise
     except BaseException as error:
-        try: is_first = store.add("nanodetr/failed", 1) == 1
+        try: is_first = store.add("failed", 1) == 1
         except RuntimeError: is_first = group.first  # the store went with the process that kept it
         if not is_first: raise SystemExit(130 if isinstance(error, KeyboardInterrupt) else 2) from None
         if not is_lost(error): raise
