@@ -260,7 +260,7 @@ def autocast(kind: str, settings: Settings):
 def inference(settings: Settings, batch: int) -> list:
     "Rows of a forward pass: `batch` pictures of 800 x 1066 pixels, ResNet-50."
     ours, generator = our_model(settings), torch.Generator().manual_seed(0)
-    height, width = settings.size((800, 1066), (64, 85))
+    height, width = settings.size((800, 1066), (32, 43))
     images = torch.rand(batch, 3, height, width, generator=generator).to(settings.device)
     normal = (images - ours.mean) / ours.std
     peers, missing = gather({"official": lambda: official_model(ours)[0], "Hugging Face": lambda: hf_model(ours)})
@@ -289,7 +289,7 @@ def everyone(mine, theirs, peers: dict, settings: Settings, run) -> dict:
 # %% ../nbs/tools/benchmark.ipynb #520cf2d2
 def step_batch(settings: Settings, device: str) -> tuple:
     "(images (2,3,H,W), mask (2,H,W), targets) of two pictures with 7 objects each; one is narrower, so it is padded."
-    generator, sizes = torch.Generator().manual_seed(0), settings.size([(512, 680), (512, 640)], [(64, 85), (64, 80)])
+    generator, sizes = torch.Generator().manual_seed(0), settings.size([(512, 680), (512, 640)], [(32, 96), (32, 60)])
     targets = [{"labels": torch.randint(91, (7,), generator=generator), "boxes": torch.rand(7, 4, generator=generator) * 0.4 + 0.2} for _ in sizes]
     images, mask, targets = collate([(torch.rand(3, *size, generator=generator), target) for size, target in zip(sizes, targets)])
     return images.to(device), mask.to(device), targets
