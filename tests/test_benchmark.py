@@ -31,7 +31,10 @@ def run_here(*arguments, env=None, **options):
     return out.getvalue()
 
 
-@pytest.mark.parametrize("name", [name for name in benchmark.ROWS if name != "inference-8"])
+ELSEWHERE = ("inference-8", "detect")  # the first is inference-1 with more pictures; nbs/tools/benchmark.ipynb runs the second
+
+
+@pytest.mark.parametrize("name", [name for name in benchmark.ROWS if name not in ELSEWHERE])
 def test_every_row_gives_a_ratio_or_names_what_is_missing(name, monkeypatch):
     monkeypatch.setattr(benchmark, "run_python", run_here)
     if name == "memory": monkeypatch.setattr(benchmark, "resident", lambda: 0.0)  # this process has had its peak already
@@ -42,14 +45,13 @@ def test_every_row_gives_a_ratio_or_names_what_is_missing(name, monkeypatch):
         else:
             assert all(math.isfinite(value) and value > 0 for value in (row.ours, row.theirs, row.ratio, row.low, row.high))
             assert row.rounds == 1 and row.difference < 0.02
-    if name in ("criterion-loop", "detect"): assert len(rows) == 1
-    if name == "criterion-loop": assert not rows[0].skipped  # needs nobody
+    if name == "criterion-loop": assert len(rows) == 1 and not rows[0].skipped  # needs nobody
 
 
-@pytest.mark.parametrize("name", ["inference-1", "step"])
+@pytest.mark.parametrize("name", ["transformer", "step"])
 def test_half_precision_beside_half_precision(name):
-    rows = [row for row in benchmark.run_rows([name], Settings(1, "cpu", ("fp32", "bf16"), True)) if not row.skipped]
-    assert {row.arithmetic for row in rows} <= {"fp32", "bf16"} and all(row.ratio > 0 for row in rows)
+    rows = [row for row in benchmark.run_rows([name], Settings(1, "cpu", ("bf16",), True)) if not row.skipped]
+    assert {row.arithmetic for row in rows} <= {"bf16"} and all(row.ratio > 0 and row.difference < 0.15 for row in rows)
 
 
 @pytest.mark.parametrize("kind", ["bf16", "fp32"])
