@@ -29,7 +29,7 @@ def load_model(path, device: str = None, last: bool = False) -> DETR:
     "The model of a training's folder (its best weights, or the last ones), a weights file, an .onnx, a shipped name or one of the hub; notes go to standard error."
     if Path(path).suffix.lower() == ".onnx" and not Path(path).is_dir():
         from nanodetr.checkpoints.export import OnnxDETR
-        return OnnxDETR(path, None if device in (None, "auto") else pick_device(device))
+        return OnnxDETR(path, None if device in (None, "auto") else choose_device(device))
     device = choose_device("auto" if device is None else device)
     if last and Path(path).is_dir(): path = run_weights(path, "last")
     return DETR.from_pretrained(path, say=print_note).to(device)

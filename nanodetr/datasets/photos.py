@@ -144,13 +144,14 @@ def image_size(path: str | Path) -> tuple:
     except Exception as error: refuse_picture(path, error)
 
 # %% ../../nbs/datasets/photos.ipynb #a15fd34f
-def resized_shape(height: int, width: int, short: int, longest: int = None) -> tuple:
+def resized_shape(height: int, width: int, short: int, longest: int = None, stretch: bool = False) -> tuple:
     """(height, width) after resizing the shorter side to `short`, rounded as in the official code.
 
     If the longer side would exceed `longest`, `short` is lowered until the longer side is about `longest`. Because of
     rounding, it may be a few pixels longer in very long pictures. A picture of which less than half a pixel would be
-    left, where the official code fails, is squeezed to 1 x longest.
+    left, where the official code fails, is squeezed to 1 x longest. stretch: (short, longest), whatever the picture's shape.
     """
+    if stretch: return short, longest
     low, high = sorted((height, width))
     if longest and high / low * short > longest: short = round(longest * low / high)
     short, long = (short, int(short * high / low)) if short else (1, longest)
