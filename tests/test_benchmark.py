@@ -48,7 +48,10 @@ def test_every_row_gives_a_ratio_or_names_what_is_missing(name, monkeypatch):
     if name == "criterion-loop": assert len(rows) == 1 and not rows[0].skipped  # needs nobody
 
 
-@pytest.mark.parametrize("name", ["transformer", "step"])
+SLOW = pytest.mark.skipif(not os.environ.get("NANODETR_SLOW"), reason="many seconds of one core: NANODETR_SLOW=1")
+
+
+@pytest.mark.parametrize("name", ["transformer", pytest.param("step", marks=SLOW)])
 def test_half_precision_beside_half_precision(name):
     rows = [row for row in benchmark.run_rows([name], Settings(1, "cpu", ("bf16",), True)) if not row.skipped]
     assert {row.arithmetic for row in rows} <= {"bf16"} and all(row.ratio > 0 and row.difference < 0.15 for row in rows)
@@ -152,7 +155,7 @@ def test_the_script_knows_what_it_needs(tmp_path):
     assert missing.returncode == 2 and "prepare.py" in missing.stderr
 
 
-@pytest.mark.skipif(not os.environ.get("NANODETR_SLOW"), reason="a minute of one core: NANODETR_SLOW=1")
+@SLOW
 def test_the_whole_rehearsal(tmp_path):
     script = Path(__file__).parent / "gpu" / "run.sh"
     done = subprocess.run(["bash", str(script), "--rehearse"], capture_output=True, text=True, env=os.environ | {"OUT": str(tmp_path)})
