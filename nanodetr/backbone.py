@@ -138,7 +138,7 @@ class NormedConv(nn.Module):
     def __init__(self, conv: nn.Conv2d, norm: FrozenNorm):
         super().__init__()
         self.weight, self.norm = conv.weight, (norm,)  # in a tuple: the norm's buffers keep their own place in the state dict
-        self.how = conv.stride, conv.padding, conv.dilation, conv.groups
+        self.stride, self.how = conv.stride, (conv.stride, conv.padding, conv.dilation, conv.groups)
 
     def fold(self) -> tuple:
         "The weight (C',C,k,k) and the bias (C',) of one convolution that does the work of both."
