@@ -22,17 +22,14 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "gpu: runs where there is a CUDA GPU, and in the rehearsal of tests/gpu/run.sh")
 
 
-# what shares one slow start (the built site, JupyterLab with its browser, a sweep in its own Python) stays in one process
-SHARED = ("test_site", "test_browser", "test_explorers")
-SLOW_FIRST = ("test_voc_notebook", "test_follow")  # so that no process ends with one long test while the other has none
+# with `-n 2 --dist loadfile --no-loadscope-reorder` a file's tests share one process, and its slow starts (a site, a browser, a group
+# of processes): the longest files first, so that no process ends with a long one while the other has none
+SLOW_FIRST = ("test_follow", "test_browser", "test_parallel", "test_export", "test_site", "test_explorers", "test_voc_notebook", "test_faults")
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
-    "With `-n 2 --dist loadgroup`, tests that share a start run in one process, and long ones come first."
-    for item in items:
-        if item.path.stem in SHARED: item.add_marker(pytest.mark.xdist_group(item.path.stem))
-    items.sort(key=lambda item: item.path.stem not in SLOW_FIRST)  # stable: the rest keeps its order
+    order = {name: k for k, name in enumerate(SLOW_FIRST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))  # stable: the rest keeps its order
 
 
 @pytest.fixture(scope="session")

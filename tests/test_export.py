@@ -206,6 +206,7 @@ def test_smaller_numbers(tiny):
     assert sizes[2] < sizes[0]
 
 
+@slow  # the notebook does it with the shipped model
 def test_a_mask_and_all_outputs(runtime):
     model = build(**TINY)
     theirs = OnnxDETR(exported_bytes(model, "all.onnx", mask=True, attention=True, layers=True))
