@@ -9,7 +9,8 @@ __all__ = ['MEETS', 'TOLERANCE', 'TINY', 'EVALUATORS', 'BEFORE', 'ROWS', 'ON_GPU
            'gradient_length', 'peer_step', 'official_loss', 'hf_loss', 'step', 'transformer', 'answers', 'as_output',
            'criterion', 'pair_giou', 'looped_loss', 'criterion_loop', 'invented_scores', 'evaluator', 'run_python',
            'coco', 'invented_photos', 'loading', 'quietly', 'Exportable', 'onnx_detector', 'detect', 'older_library',
-           'startup', 'resident', 'step_memory', 'memory', 'machine', 'run_rows', 'amount', 'as_line', 'parser', 'main']
+           'startup', 'resident', 'most_resident', 'step_memory', 'memory', 'machine', 'run_rows', 'amount', 'as_line',
+           'parser', 'main']
 
 # %% ../nbs/tools/benchmark.ipynb #1e4072f3
 import argparse
@@ -695,8 +696,8 @@ def older_library(folder: str, revision: str = BEFORE) -> str:
 def startup(settings: Settings) -> list:
     "Rows of `import nanodetr.model` and of `nanodetr --help`, against an older revision of the library."
     here = str(Path(importlib.import_module("nanodetr").__file__).resolve().parents[1])
-    with tempfile.TemporaryDirectory() as folder:
-        made, missing = gather({BEFORE: lambda: older_library(folder)})
+    with tempfile.TemporaryDirectory() as before, tempfile.TemporaryDirectory() as folder:  # run in the second, which is empty: Python looks there first
+        made, missing = gather({BEFORE: lambda: older_library(before)})
         places = {"ours": here} | made
 
         def importing(place): return run_python("-c", "import nanodetr.model; print(nanodetr.model.DETR.__name__)", cwd=folder, env=os.environ | {"PYTHONPATH": place})
@@ -713,10 +714,13 @@ def resident() -> float:
     "MB of memory that this process holds now."
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
+def most_resident() -> float:
+    "MB of memory that this process has held at most. (getrusage would not do: it also knows what the process held that started this one.)"
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status["VmHWM"].split()[0]) / 1e3 * 1.024
+
 def step_memory(who: str, threads: int, **settings) -> None:
     "Take two training steps; print as JSON the most MB that this took, and the loss. Run it in a process of its own."
-    import resource
-
     torch.set_num_threads(threads)
     settings = Settings(**settings)
     start, ours = resident(), our_model(settings)
@@ -731,7 +735,7 @@ def step_memory(who: str, threads: int, **settings) -> None:
     if settings.device == "cuda": torch.cuda.reset_peak_memory_stats()
     for _ in range(2): run()
     if settings.device == "cuda": most = torch.cuda.max_memory_allocated() / 1e6
-    else: most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3 - start
+    else: most = most_resident() - start
     print(json.dumps({"MB": most, "loss": loss}))
 
 def memory(settings: Settings) -> list:
