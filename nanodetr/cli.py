@@ -39,7 +39,7 @@ class OneLineParser(argparse.ArgumentParser):
 
     def parse_known_args(self, args=None, namespace=None):
         found, rest = super().parse_known_args(args, namespace)
-        empty = [a.dest for a in self._actions if a.nargs == "+" and getattr(found, a.dest, None) == []]  # Python before 3.12 takes a second -- for an argument, and then drops it
+        empty = [a.dest for a in self._actions if a.nargs != "*" and not a.option_strings and getattr(found, a.dest, None) == []]  # Python before 3.12 takes a second -- for an argument, and then drops it
         if empty: self.error(f"the following arguments are required: {', '.join(empty)}")
         return found, rest
 

@@ -19,7 +19,7 @@ UNIT = r"\s?(?:%|percent\b|ms\b|s\b|sec(?:ond)?s?\b|min(?:ute)?s?\b|hours?\b|h\b
 # a decimal, or any number with a unit of time, size or share
 CLAIM = re.compile(rf"({NUMBER})({UNIT})?")
 # prose that quotes somebody: the paper, a page it links to, or a command that anybody can run again
-QUOTES = re.compile(r"\]\(https?://|\bpaper(?:'s)?\b|\bofficial\b|arXiv|`nanodetr [a-z]|`python [\w./]", re.I)
+QUOTES = re.compile(r"\]\(https?://|\bpaper(?:'s)?\b|\bofficial\b|arXiv|`nanodetr [a-z]|`python (?:-m )?[\w./]", re.I)
 
 
 def cells(path: Path, kind: str) -> list:
