@@ -90,14 +90,14 @@ class SetCriterion(nn.Module):
         giou = paired_giou(cxcywh_to_xyxy(mine), cxcywh_to_xyxy(truth))        # (L,T)
 
         whole = normalisers or self.normalisers(targets, Q)
-        parts = {"class": self.class_loss(logits, wanted, whole, (layer, image, query), giou.detach()),  # (L,) each
+        parts = {"class": self.class_loss(logits, wanted, whole, (layer, image, query), mine, truth),  # (L,) each
                  "l1": (mine - truth).abs().sum((1, 2)) / whole.num_boxes, "giou": (1 - giou).sum(1) / whole.num_boxes}
         suffix = [f"_{l}" for l in range(L - 1)] + [""]                        # the last layer has none
         losses = {f"loss_{name}{suffix[l]}": part[l] for l in range(L) for name, part in parts.items()}
         return losses | self.errors(logits[-1].detach(), wanted[-1], image, query[-1])
 
-    def class_loss(self, logits: Tensor, wanted: Tensor, whole: Normalisers, pairs: tuple, giou: Tensor) -> Tensor:
-        "(L,) the weighted cross entropy of logits (L,B,Q,C+1) with classes (L,B,Q), as in the ladder. Not used here: where the pairs are, and their GIoU (L,T)."
+    def class_loss(self, logits: Tensor, wanted: Tensor, whole: Normalisers, pairs: tuple, mine: Tensor, truth: Tensor) -> Tensor:
+        "(L,) the weighted cross entropy of logits (L,B,Q,C+1) with classes (L,B,Q), as in the ladder. Not used here: where the pairs are, and their boxes."
         entropy = F.cross_entropy(logits.flatten(0, 2), wanted.flatten(), self.class_weight.to(logits), reduction="none")  # (LBQ,)
         return entropy.view(len(logits), -1).sum(1) / whole.class_weight
 
