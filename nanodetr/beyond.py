@@ -103,7 +103,7 @@ class DeformableAttention(nn.Module):
         if valid is not None: at = at * valid.repeat(1, 1, at.shape[-1] // 2)[:, None, None]
         at = at.unsqueeze(-2)                                                           # (B,Q,1,levels,1,2 or 4), for all points
         if at.shape[-1] == 4: unit = at[..., 2:] * 0.5 / self.points
-        else: unit = torch.stack([torch.as_tensor((1 / w, 1 / h)) for h, w in shapes]).to(offsets)[:, None]
+        else: unit = 1 / torch.stack([offsets.new_ones(n).sum() for h, w in shapes for n in (w, h)]).view(-1, 1, 2)  # sums, and so sizes that an exporter keeps open
         return at[..., :2] + offsets * unit
 
     def forward(self, query: Tensor, memory: Tensor, references: Tensor, shapes: list, key_padding_mask: Tensor | None = None,
@@ -356,7 +356,7 @@ class Pyramid(nn.Module):
             masks.append(F.max_pool2d(masks[-1][:, None].float(), 1, 2)[:, 0] > 0)
         return maps, masks
 
-# %% ../nbs/15_beyond_detr.ipynb #d54ae8b6
+# %% ../nbs/15_beyond_detr.ipynb #82129f67
 def cell_boxes(masks: list, sides: float = 2.0) -> tuple:
     "Of each cell of maps with masks (B,h,w), True = padding: boxes (B,N,4), `sides` cells wide, in 0..1 of the picture, and valid (B,levels,2)."
     boxes, valid = [], []
@@ -420,7 +420,7 @@ class BeyondDETR(DETR):
         shapes = [tuple(m.shape[-2:]) for m in maps]
         if len(maps) == 1: memory, weights = self.encoder(tokens, pos, padding, need_weights)
         else:
-            memory, weights, around = tokens, None, cells[..., :2].expand(len(tokens), -1, -1)
+            memory, weights, around = tokens, None, cells[..., :2].expand(tokens.shape[0], -1, -1)
             for layer in self.encoder: memory = layer(memory, pos, padding, around, shapes, valid)
         return memory, pos, padding, cells, shapes, valid, weights
 
@@ -429,7 +429,7 @@ class BeyondDETR(DETR):
         c, d = self.config, self.config.dim
         memory, pos, padding, cells, shapes, valid, encoder_weights = self.encode(features, mask, need_weights)
         targets, self.targets = self.targets, None
-        B, rows = len(memory), self.query_embed.weight
+        B, rows = memory.shape[0], self.query_embed.weight
         if not self.training: rows = rows[:c.num_queries]
         Q, query = min(c.num_queries, len(rows)), rows[:, :d].expand(B, -1, -1)
         sizes, references, query_pos, extra = [Q] * (len(rows) // Q), None, None, []

@@ -25,14 +25,15 @@ CURES = {
     "deformable": dict(cross_attention="deformable"),
     "deformable, 3 levels": dict(cross_attention="deformable", levels=3),
     "proposals": dict(queries="proposals"),
-    "anchors + denoising": dict(queries="anchors", denoising=3),
+    "DAB + denoising": dict(queries="anchors", cross_attention="conditional", denoising=3),
+    "proposals + conditional": dict(queries="proposals", cross_attention="conditional"),
+    "proposals + conditional + quality": dict(queries="proposals", cross_attention="conditional", scores="quality"),
+    "proposals + conditional + denoising": dict(queries="proposals", cross_attention="conditional", denoising=3),
+    "proposals + conditional + denoising + groups": dict(queries="proposals", cross_attention="conditional", denoising=3, groups=2),
     "proposals + quality": dict(queries="proposals", scores="quality"),
-    "proposals + quality + conditional": dict(queries="proposals", scores="quality", cross_attention="conditional"),
-    "proposals + quality + conditional + denoising": dict(queries="proposals", scores="quality", cross_attention="conditional", denoising=3),
-    "proposals + quality + conditional + denoising + groups": dict(queries="proposals", scores="quality", cross_attention="conditional", denoising=3, groups=2),
-    "proposals + quality + denoising": dict(queries="proposals", scores="quality", denoising=3),
 }
-ALONE, LINE = list(CURES)[:11], ["plain", "anchors", "proposals", *list(CURES)[12:16]]
+ALONE = list(CURES)[:11]
+LINE = ["plain", "anchors", "DAB", "proposals + conditional", "proposals + conditional + denoising", "proposals + conditional + denoising + groups"]
 
 
 def run(name: str, minutes: float, seed: int, level: str, split: str, images: int, steps: int = None, lr: float = None) -> dict:
