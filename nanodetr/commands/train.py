@@ -26,7 +26,7 @@ from ..errors import CheckpointError, ConfigError, UsageError
 from ..checkpoints.config import DETRConfig
 from .photos import open_both, reading, write_division
 from ..checkpoints.files import MANIFEST, read_json_object, run_weights, write_atomically
-from ..datasets.folders import SHAPES
+from ..datasets.folders import SHAPES, drawn_kind
 from ..model import DETR
 
 # %% ../../nbs/commands/train.ipynb #ccedb8ec
@@ -100,15 +100,17 @@ def enough_queries(queries: int, most: int) -> int:
 def check_shapes_size(spec: str, chosen: dict) -> None:
     "ConfigError when another size is asked for than the one at which the shapes are drawn."
     for name in ("image_size", "max_size"):
-        if spec in SHAPES and chosen.get(name, 64) != 64:
-            raise ConfigError(f"{name} is {chosen[name]}, but {spec} are pictures of 64 pixels: leave {name} out, or train on photos")
+        if spec in SHAPES and chosen.get(name, side := drawn_kind(spec).side) != side:
+            raise ConfigError(f"{name} is {chosen[name]}, but {spec} are pictures of {side} pixels: leave {name} out, or train on photos")
 
 
 def model_config(preset: str, spec: str, classes: list, most: int, **others) -> DETRConfig:
     "The preset with the data's classes, and, for photos, enough queries for the fullest image and more pixels; `others` win."
     changes = {"num_classes": len(classes), "classes": list(classes)}
     check_shapes_size(spec, others)
-    if spec in SHAPES: changes |= {"image_size": 64, "max_size": 64}
+    if spec in SHAPES:
+        changes |= {"image_size": drawn_kind(spec).side, "max_size": drawn_kind(spec).side}
+        changes["num_queries"] = enough_queries(DETRConfig.preset(preset).num_queries, drawn_kind(spec).most)
     else:
         changes["num_queries"] = enough_queries(DETRConfig.preset(preset).num_queries, most)
         if preset == "nano":  # 64 pixels are enough for shapes, and too few for photos
@@ -180,7 +182,7 @@ def default_epochs(spec: str, preset: str, images: int, batch: int):
     steps = {"nano": 1500, "photos": 2400}
     if preset not in steps or SHAPES.get(spec) == "easy":
         return None
-    return 36 if SHAPES.get(spec) == "hard" else max(20, -(-steps[preset] * batch // max(images, 1)))
+    return {"hard": 36, "wild": 20}.get(SHAPES.get(spec)) or max(20, -(-steps[preset] * batch // max(images, 1)))
 
 # %% ../../nbs/commands/train.ipynb #f3b75835
 def settings(pairs: list, kind: type) -> dict:
@@ -325,7 +327,7 @@ def prepare_model(args, folder: Path, before, train_data, val_data, chosen: dict
         model = DETR(DETRConfig.from_dict(dict(before.model)))
         last = run_weights(folder, "last")
         return DETR.from_pretrained(last).train() if args.cache and last.is_file() else model, config
-    most = 0 if args.data in SHAPES else max(len(d.get_target(i)["labels"]) for d in (train_data, val_data) for i in range(len(d)))
+    most = drawn_kind(args.data).most if args.data in SHAPES else max(len(d.get_target(i)["labels"]) for d in (train_data, val_data) for i in range(len(d)))
     config = train_config(args, len(train_data))
     return build_model(args, train_data.classes, most, chosen, source), config
 
