@@ -157,7 +157,7 @@ def parser() -> argparse.ArgumentParser:
                                    formatter_class=argparse.RawDescriptionHelpFormatter)
 
     add = command("train", "train a model (default: nano, on the embedded shapes)").add_argument
-    add("--data", help="shapes (default), shapes-hard, or a folder of photographs as Pascal VOC, COCO, YOLO and the annotation tools write it")
+    add("--data", help="shapes (default), shapes-hard, shapes-wild, or a folder of photographs as Pascal VOC, COCO, YOLO and the annotation tools write it")
     add_reading_flags(add)
     add("--preset", help="how to build and train: nano (default), photos, voc, paper; by the weights when there are some")
     add("--out", help="folder for the run (default: runs/DATA-PRESET)")
@@ -172,11 +172,13 @@ def parser() -> argparse.ArgumentParser:
     add("--resume", action="store_true", help="go on with the run in --out")
     add("--overfit", type=int, metavar="N", help="train and evaluate on the first N images only")
     add("--weights", metavar="CHECKPOINT", help="fine-tune this model (a folder or file in any layout): classes and queries are made to fit the data")
+    add("--from-scratch", action="store_true", default=None, help="photos: begin with random weights, not with nano-start, the model of the library that has learned on drawn scenes")
     add("--backbone-weights", metavar="FILE", help="ResNet weights for the backbone of a new model: imagenet (downloads torchvision's), or a file (torchvision's keys; of version 1: --set stride_first=true)")
     add("--freeze-backbone", action="store_true", default=None, help="train only what comes after the backbone")
     add("--num-queries", type=int, metavar="N", help="object queries (default: the preset's or the checkpoint's, or 1.5 for each object of the fullest image)")
     add("--cache", type=int, metavar="N", help="freeze the backbone, and compute its features once for N augmented copies of each photo (preset photos on a CPU: 8)")
     add("--turns", action="store_true", default=None, help="photos without an above, cells or cards: train on them turned and mirrored too")
+    add("--mosaic", type=float, metavar="SHARE", help="show this share of the photos, as in 0.5, as mosaics of four, each piece at a scale of its own (default: none)")
     add("--cache-after", choices=("layer1", "layer2", "layer3", "layer4"), help="where --cache cuts a ResNet: later stages are trained (default layer4, the end)")
     add("--snapshots", metavar="EPOCHS", help="epochs after which to keep the weights, too, in half precision: 0,1,4 (0: before the first)")
     add("--evaluate-every", type=int, metavar="EPOCHS", help="epochs from one validation to the next (default: 5 validations a run on shapes, 20 on photos)")
@@ -187,7 +189,7 @@ def parser() -> argparse.ArgumentParser:
 
     add = command("evaluate", "AP of a model on a data set, or of a COCO results file").add_argument
     add("model", nargs="?", metavar="MODEL", help="a training's folder, a weights file in any layout, an .onnx of nanodetr export, nano-shapes, or a name on the Hugging Face hub")
-    add("--data", help="shapes, shapes-hard, or the folder of a data set (default: what the model was trained on)")
+    add("--data", help="shapes, shapes-hard, shapes-wild, or the folder of a data set (default: what the model was trained on)")
     add("--split", default="val", help="train, val or test (default: val)")
     add("--protocol", default="coco", choices=("coco", "voc2007", "voc2012"), help="how AP is computed (default: coco)")
     add("--detections", metavar="FILE", help="COCO results file, with --annotations")
