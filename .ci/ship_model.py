@@ -1,6 +1,7 @@
 """Put a trained run into the library: `python .ci/ship_model.py RUN NAME`, after
 
-    OMP_NUM_THREADS=1 nanodetr train --epochs 64 --seed 0 --set ema=0.999 --snapshots 0,1,2,4,8,16,32 --out RUN
+    OMP_NUM_THREADS=1 nanodetr train --epochs 64 --seed 0 --set ema=0.999 --snapshots 0,1,2,4,8,16,32 --out RUN       nano-shapes
+    OMP_NUM_THREADS=1 nanodetr train --data shapes-wild --epochs 40 --seed 0 --set ema=0.999 --out RUN                nano-start
 
 Copies configuration, weights and snapshots to nanodetr/weights/NAME, measures the model on the validation and the test
 pictures, and writes command, figures and hashes into nanodetr/weights/manifest.json. tests/test_shipped.py holds the
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from nanodetr.commands.train import FLAGS
 from nanodetr.data import open_dataset
 from nanodetr.evaluation import evaluate
 from nanodetr.model import DETR
@@ -35,8 +37,8 @@ def copy(run: Path, to: Path) -> dict:
 
 def command(run: dict) -> str:
     "The command line that made a run, from its run.json."
-    words = [f"--{name.replace('_', '-')} {value}" for name, value in run.items()
-             if value is not None and value is not False and name not in ("set", "quiet", "preset")]
+    words = [f"--{name.replace('_', '-')}" + (f" {value}" if value is not True else "") for name, value in run.items()
+             if name in FLAGS and value is not None and value is not False and name not in ("set", "quiet", "save_minutes", "evaluate_every") and (name, value) != ("preset", "nano")]
     return " ".join(["nanodetr train", *words, *(f"--set {pair}" for pair in run["set"] or [])])
 
 

@@ -398,8 +398,8 @@ def train_with(args, group) -> int:
     if args.resume:
         folder = group.from_first(lambda: run_folder(args.out, args.data or "shapes", args.preset or "nano", True))
         before = recall(args, folder)
-    take_start(args)
     check_tuning(args)
+    take_start(args)
     kept = snapshot_epochs(args.snapshots)
     goes_on = args.resume and group.from_first(lambda: (folder / "checkpoint.pt").exists())
     source = DETR.from_pretrained(args.weights) if args.weights and not goes_on else None
