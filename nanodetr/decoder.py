@@ -17,7 +17,7 @@ class DecoderBlock(nn.Module):
     """The queries look at each other, then at the image; then each works by itself.
 
     forward: target (B,Q,dim), memory (B,N,dim), query_pos (B,Q,dim), memory_pos (B,N,dim),
-    key_padding_mask (B,N) bool, True = padding -> target (B,Q,dim), weights of self-attention (B,heads,Q,Q)
+    key_padding_mask (B,N), self_mask (Q,Q) or (B,Q,Q), bool, True = not seen -> target (B,Q,dim), weights of self-attention (B,heads,Q,Q)
     and of cross-attention (B,heads,Q,N), or None and None.
     Raises NanodetrError when heads does not divide dim. Paper: section 3.2 and appendix A.3.
     """
@@ -36,25 +36,27 @@ class DecoderBlock(nn.Module):
 
     def forward(self, target: Tensor, memory: Tensor, query_pos: Tensor, memory_pos: Tensor,
                 key_padding_mask: Tensor | None = None,
-                need_weights: bool = False) -> tuple[Tensor, Tensor | None, Tensor | None]:
+                need_weights: bool = False, self_mask: Tensor | None = None, **where) -> tuple[Tensor, Tensor | None, Tensor | None]:
         if self.norm_first:
             n = self.norm1(target)
             q = k = n + query_pos                               # the question is not content: it is not in the values
-            out, self_weights = self.self_attn(q, k, n, None, need_weights)
+            out, self_weights = self.self_attn(q, k, n, None, need_weights, self_mask)
             target = target + self.dropout(out)
-            q, k = self.norm2(target) + query_pos, memory + memory_pos
-            out, cross_weights = self.cross_attn(q, k, memory, key_padding_mask, need_weights)
+            out, cross_weights = self.look(self.norm2(target), memory, query_pos, memory_pos, key_padding_mask, need_weights, **where)
             target = target + self.dropout(out)
             target = target + self.dropout(self.ffn(self.norm3(target)))
         else:
             q = k = target + query_pos
-            out, self_weights = self.self_attn(q, k, target, None, need_weights)
+            out, self_weights = self.self_attn(q, k, target, None, need_weights, self_mask)
             target = self.norm1(target + self.dropout(out))
-            q, k = target + query_pos, memory + memory_pos
-            out, cross_weights = self.cross_attn(q, k, memory, key_padding_mask, need_weights)
+            out, cross_weights = self.look(target, memory, query_pos, memory_pos, key_padding_mask, need_weights, **where)
             target = self.norm2(target + self.dropout(out))
             target = self.norm3(target + self.dropout(self.ffn(target)))
         return target, self_weights, cross_weights
+
+    def look(self, target, memory, query_pos, memory_pos, key_padding_mask, need_weights) -> tuple:
+        "The cross-attention alone: what the queries read from the image, and its weights. A subclass may want to know more, `where`."
+        return self.cross_attn(target + query_pos, memory + memory_pos, memory, key_padding_mask, need_weights)
 
 # %% ../nbs/07_decoder.ipynb #05de348a
 class Decoder(nn.Module):
@@ -67,10 +69,10 @@ class Decoder(nn.Module):
     """
 
     def __init__(self, depth: int, dim: int, heads: int, ffn_dim: int, dropout: float = 0.1, norm_first: bool = False,
-                 attention: type = MultiHeadAttention):
+                 attention: type = MultiHeadAttention, block: type = DecoderBlock):
         super().__init__()
         shape = dim, heads, ffn_dim, dropout, norm_first, attention
-        self.layers = nn.ModuleList(DecoderBlock(*shape) for _ in range(depth))
+        self.layers = nn.ModuleList(block(*shape) for _ in range(depth))
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, target: Tensor, memory: Tensor, query_pos: Tensor, memory_pos: Tensor,

@@ -18,7 +18,7 @@ from .data import collate
 from .datasets.coco import read_coco_results as load_coco_results
 from .metrics.matches import (HIT, IGNORED, MOST_DETECTIONS, PROTOCOLS, EvaluationError, Matches, check_lengths,
                                       match_detections, overlap)
-from .model import postprocess
+from .model import ClassScores, postprocess
 
 # %% ../nbs/12_evaluation.ipynb #a9015c62
 RECALL_POINTS = {"11-point": np.arange(11) / 10, "101-point": np.linspace(0, 1, 101)}
@@ -206,7 +206,7 @@ def predict(model: nn.Module, dataset, batch_size=16, device=None, progress=True
         with torch.no_grad():
             for images, mask, batch in tqdm(loader, "evaluate", disable=not progress, leave=False):
                 sizes = torch.stack([torch.as_tensor(target["orig_size"]) for target in batch])  # (B,2) height, width
-                detections += postprocess(model(images.to(device), None if mask is None else mask.to(device)), sizes)
+                detections += postprocess(model(images.to(device), None if mask is None else mask.to(device)), sizes, getattr(model, "scores", ClassScores()))
                 targets += [target_to_pixels(target) for target in batch]
     finally: model.train(was_training)
     if hasattr(dataset, "get_target"): targets = [dataset.get_target(i) for i in range(len(dataset))]

@@ -86,21 +86,24 @@ class SetCriterion(nn.Module):
 
         wanted = torch.full((L, B, Q), self.num_classes, device=device)        # no-object, but for the matched
         wanted[layer, image, query] = labels
-        weight = self.class_weight.to(logits)
-        entropy = F.cross_entropy(logits.flatten(0, 2), wanted.flatten(), weight, reduction="none")  # (LBQ,)
         mine = boxes[layer, image, query]                                      # (L,T,4)
         giou = paired_giou(cxcywh_to_xyxy(mine), cxcywh_to_xyxy(truth))        # (L,T)
 
         whole = normalisers or self.normalisers(targets, Q)
-        parts = {"class": entropy.view(L, -1).sum(1) / whole.class_weight,     # (L,) each
+        parts = {"class": self.class_loss(logits, wanted, whole, (layer, image, query), mine, truth),  # (L,) each
                  "l1": (mine - truth).abs().sum((1, 2)) / whole.num_boxes, "giou": (1 - giou).sum(1) / whole.num_boxes}
         suffix = [f"_{l}" for l in range(L - 1)] + [""]                        # the last layer has none
         losses = {f"loss_{name}{suffix[l]}": part[l] for l in range(L) for name, part in parts.items()}
         return losses | self.errors(logits[-1].detach(), wanted[-1], image, query[-1])
 
+    def class_loss(self, logits: Tensor, wanted: Tensor, whole: Normalisers, pairs: tuple, mine: Tensor, truth: Tensor) -> Tensor:
+        "(L,) the weighted cross entropy of logits (L,B,Q,C+1) with classes (L,B,Q), as in the ladder. Not used here: where the pairs are, and their boxes."
+        entropy = F.cross_entropy(logits.flatten(0, 2), wanted.flatten(), self.class_weight.to(logits), reduction="none")  # (LBQ,)
+        return entropy.view(len(logits), -1).sum(1) / whole.class_weight
+
     def errors(self, logits: Tensor, wanted: Tensor, image: Tensor, query: Tensor) -> dict:
         "For the log. class_error: percent of matched queries with a wrong class (0 without any); cardinality_error: miscounted objects per image."
-        said = logits.argmax(-1)                                               # (B,Q)
+        said = self.matcher.scores.said(logits)                                # (B,Q)
         wrong = (said != wanted)[image, query].float()                         # (T,)
         seen, there = ((classes != self.num_classes).sum(1) for classes in (said, wanted))  # (B,) each
         class_error, cardinality_error = 100 * wrong.sum() / max(len(wrong), 1), (seen - there).abs().float().mean()

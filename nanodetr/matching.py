@@ -13,17 +13,18 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from .boxes import cxcywh_to_xyxy, pairwise_giou
+from .checkpoints.config import ClassScores
 from .errors import NanodetrError
 
 # %% ../nbs/09_matching.ipynb #df383b9a
-def class_cost(logits: Tensor, labels: Tensor) -> Tensor:
+def class_cost(logits: Tensor, labels: Tensor, scores: ClassScores = ClassScores()) -> Tensor:
     """(..., Q, N) minus the probability that each query gives to each object's class.
 
     logits (..., Q, C+1), labels (..., N) in 0..C-1. The cost is NaN for labels outside that range.
     """
-    known = (labels >= 0) & (labels < logits.shape[-1] - 1)
+    known = (labels >= 0) & (labels < logits.shape[-1] - scores.no_object)
     index = labels.where(known, 0)[..., None, :].expand(*logits.shape[:-1], labels.shape[-1])
-    cost = -logits.float().softmax(-1).gather(-1, index)
+    cost = -scores.probability(logits.float()).gather(-1, index)
     return cost.where(known[..., None, :], torch.nan)
 
 # %% ../nbs/09_matching.ipynb #1c617a06
@@ -40,6 +41,8 @@ class HungarianMatcher(nn.Module):
     class_cost, l1_cost, giou_cost: weights of the three parts of the cost.
     """
 
+    scores = ClassScores()  # what logits say of classes
+
     def __init__(self, class_cost: float = 1.0, l1_cost: float = 5.0, giou_cost: float = 2.0):
         super().__init__()
         self.class_cost, self.l1_cost, self.giou_cost = class_cost, l1_cost, giou_cost
@@ -50,7 +53,7 @@ class HungarianMatcher(nn.Module):
         logits (..., Q, C+1); boxes (..., Q, 4) and target_boxes (..., N, 4) cxcywh in 0..1; labels (..., N).
         """
         boxes, target_boxes = boxes.float(), target_boxes.float()
-        return {"class": self.class_cost * class_cost(logits, labels),
+        return {"class": self.class_cost * class_cost(logits, labels, self.scores),
                 "L1": self.l1_cost * torch.cdist(boxes, target_boxes, p=1),
                 "GIoU": -self.giou_cost * pairwise_giou(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(target_boxes))}
 
@@ -73,7 +76,7 @@ class HungarianMatcher(nn.Module):
         parts = self.cost_parts(logits, boxes, *pad_targets(targets, logits.device))
         cost = sum(parts.values()).cpu().numpy()  # (L,B,Q,T), the only transfer
         if not all(np.isfinite(cost[:, i, :, :n]).all() for i, n in enumerate(counts)):
-            raise MatchingError(explain_failure(logits, boxes, targets))
+            raise MatchingError(explain_failure(logits, boxes, targets, self.scores.no_object))
         solve = lambda table: tuple(torch.from_numpy(index) for index in linear_sum_assignment(table))
         return [[solve(cost[layer, i, :, :n]) for i, n in enumerate(counts)] for layer in range(layers)]
 
@@ -87,9 +90,9 @@ def name_image(i: int, target: dict) -> str:
     return f"image {i} of the batch" + (f" (image_id {target['image_id']})" if "image_id" in target else "")
 
 
-def explain_failure(logits: Tensor, boxes: Tensor, targets: list) -> str:
+def explain_failure(logits: Tensor, boxes: Tensor, targets: list, no_object: int = 1) -> str:
     "Why the cost of logits (L,B,Q,C+1) and boxes (L,B,Q,4) is not finite, in one line with the remedy."
-    classes = logits.shape[-1] - 1
+    classes = logits.shape[-1] - no_object
     for i, t in enumerate(targets):
         image, wrong = name_image(i, t), [c for c in t["labels"].tolist() if not 0 <= c < classes]
         if wrong:

@@ -7,6 +7,7 @@ __all__ = ['DETROutput', 'BoxHead', 'build_backbone', 'DETRParts', 'DETRNetwork'
 
 # %% ../nbs/08_model.ipynb #a2232136
 from dataclasses import dataclass, field
+from importlib import import_module
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from .attention import HeadwiseAttention, MultiHeadAttention
 from .backbone import ConvBackbone, ResNetBackbone
 from .boxes import cxcywh_to_xyxy
-from .checkpoints.config import DETRConfig
+from .checkpoints.config import ClassScores, DETRConfig
 from .checkpoints.files import copy_weights_into
 from .checkpoints.layouts import read_checkpoint, write_checkpoint
 from .data import collate, resized_shape
@@ -71,7 +72,8 @@ class DETRParts(nn.Module):
         self.decoder = Decoder(c.decoder_layers, *shape)
         self.learned_positions = LearnedPositions(c.dim) if c.positions == "learned" else None
         self.query_embed = nn.Embedding(c.num_queries, c.dim)
-        self.class_head = nn.Linear(c.dim, c.num_classes + 1)
+        self.scores = ClassScores(c.scores)
+        self.class_head = nn.Linear(c.dim, c.num_classes + self.scores.no_object)
         self.box_head = BoxHead(c.dim)
         self.register_buffer("mean", torch.tensor(c.image_mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(c.image_std).view(3, 1, 1), persistent=False)
@@ -103,20 +105,24 @@ class DETRNetwork(DETRParts):
         query_pos = self.query_embed.weight.expand(tokens.shape[0], -1, -1)    # (B,Q,d)
         start = query_pos if self.config.query_start == "query" else torch.zeros_like(query_pos)  # new
         hidden, weights = self.decoder(start, memory, query_pos, pos, padding, need_weights)  # (L,B,Q,d)
-        logits = self.class_head(hidden).to(self.mean)                         # new: (L,B,Q,C+1), all layers
-        boxes = self.box_head(hidden).to(self.mean).sigmoid()                  # new: (L,B,Q,4)
+        logits, boxes = self.predict(hidden)                                   # new: (L,B,Q,C+1), (L,B,Q,4), all layers
         aux = [DETROutput(*layer) for layer in zip(logits[:-1], boxes[:-1])]   # new
         attention = {"encoder": encoder_weights, **weights, "shape": tuple(mask.shape[-2:])} if need_weights else None
         return DETROutput(logits[-1], boxes[-1], aux, attention)
 
+    def predict(self, hidden: Tensor, references: Tensor = None) -> tuple:
+        "(...,d) -> logits (...,C+1), boxes (...,4). With references (...,4) in 0..1 the box head says how to move and resize those."
+        logits, boxes = self.class_head(hidden).to(self.mean), self.box_head(hidden).to(self.mean)
+        return logits, (boxes if references is None else boxes + references.logit(1e-5)).sigmoid()
+
 # %% ../nbs/08_model.ipynb #7ab93078
-def postprocess(output: DETROutput, sizes: Tensor) -> list:
+def postprocess(output: DETROutput, sizes: Tensor, scores: ClassScores = ClassScores()) -> list:
     """Every query's best class, without a threshold (average precision needs the whole list).
 
     sizes (B,2): height and width of the original images.
     Returns one dict per image, on the CPU: scores (Q,) in 0..1, labels (Q,), boxes (Q,4) xyxy pixels.
     """
-    scores, labels = output.logits.float().softmax(-1)[..., :-1].max(-1)      # (B,Q) each, no-object left out
+    scores, labels = scores.probability(output.logits.float()).max(-1)        # (B,Q) each, no-object left out
     height, width = sizes.to(output.boxes.device).unbind(1)
     scale = torch.stack([width, height, width, height], dim=1)                # (B,4)
     boxes = cxcywh_to_xyxy(output.boxes.float()) * scale[:, None]
@@ -141,6 +147,10 @@ def check_image(image: Tensor, name: str) -> Tensor:
 class DETR(DETRNetwork):
     "Images to sets of boxes (paper, figure 2), with the methods that a user needs: detect, save, load."
 
+    def __new__(cls, config: DETRConfig = None, *args, **kwargs):  # a configuration with cures makes the subclass of notebook 15
+        if cls is DETR and config is not None and not config.plain: cls = import_module("nanodetr.beyond").BeyondDETR
+        return super().__new__(cls)
+
     @torch.no_grad()
     def detect(self, images, threshold: float = 0.5, batch_size: int = 8) -> list:
         """Objects with scores above `threshold`, image by image.
@@ -158,7 +168,7 @@ class DETR(DETRNetwork):
             for some in (images[i:i + batch_size] for i in range(0, len(images), batch_size)):
                 batch, mask, _ = collate([(self.resize(image.to(self.mean)), {}) for image in some])
                 sizes = torch.tensor([image.shape[-2:] for image in some])
-                detections += postprocess(self(batch, mask), sizes)
+                detections += postprocess(self(batch, mask), sizes, self.scores)
         finally: self.train(was_training)
         orders = [d["scores"].argsort(descending=True, stable=True)[:(d["scores"] > threshold).sum()] for d in detections]
         return [{name: value[order] for name, value in d.items()} for d, order in zip(detections, orders)]

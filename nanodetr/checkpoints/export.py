@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from .. import __version__
 from ..backbone import ConvBackbone, ResNetBackbone, real_sizes
-from .config import DETRConfig
+from .config import ClassScores, DETRConfig
 from .files import write_atomically
 from ..errors import CheckpointError
 from ..model import DETR, DETROutput
@@ -250,6 +250,7 @@ class OnnxDETR(nn.Module):
         if not {"nanodetr", "config", "stride"} <= facts.keys():
             raise CheckpointError(f"{self.name}: an ONNX file, but not one that nanodetr export wrote (its metadata do not say so): export the model with this library")
         self.config, self.stride, self.dtype = DETRConfig.from_json(facts["config"], self.name), int(facts["stride"]), facts.get("dtype", "float32")
+        self.scores = ClassScores(self.config.scores)
         self.outputs = [output.name for output in self.session.get_outputs()]
         self.takes_mask = "mask" in [given.name for given in self.session.get_inputs()]
         self.register_buffer("mean", torch.zeros(3, 1, 1), persistent=False)  # `detect` takes the kind of numbers from it

@@ -394,6 +394,9 @@ def check_expressible(config: DETRConfig, layout: str) -> None:
     "Raises CheckpointError with the first field of `config` for which `layout` (official or hf) has no word."
     if layout not in ("official", "hf"):
         raise CheckpointError(f"unknown layout {layout!r}: choose nanodetr, official or hf")
+    if not config.plain:
+        raise CheckpointError(f"this model has cures ({', '.join(config.cures())}), for which the layout {layout!r} has no words: "
+                              "keep the layout nanodetr")
     for field, (fine, remedy) in (HF_LIMITS if layout == "hf" else OFFICIAL_LIMITS).items():
         value = getattr(config, field)
         if value not in fine:

@@ -51,10 +51,11 @@ class OnlyClasses(nn.Module):
 
     def __init__(self, model: nn.Module, columns: list):
         super().__init__()
-        self.model, self.columns = model, columns
+        self.model, self.columns, self.scores = model, columns, model.scores
 
     def forward(self, images, mask=None) -> DETROutput:
         out = self.model(images, mask)
+        if not self.scores.no_object: return DETROutput(out.logits[..., self.columns], out.boxes)
         known = out.logits.float().log_softmax(-1)                        # (B,Q,C+1)
         others = [k for k in range(known.shape[-1]) if k not in self.columns]
         return DETROutput(torch.cat([known[..., self.columns], known[..., others].logsumexp(-1, keepdim=True)], -1), out.boxes)

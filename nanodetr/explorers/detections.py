@@ -82,7 +82,7 @@ def load_picture(name: str, content: bytes = None):
 def every_answer(model, image) -> dict:
     "What each query of a model in eval mode says about an image (3,H,W): scores (Q,) in 0..1, labels (Q,), boxes (Q,4) xyxy pixels."
     image = check_image(image, "picture")
-    return postprocess(model(model.resize(image.to(model.mean))[None]), torch.tensor([image.shape[-2:]]))[0]
+    return postprocess(model(model.resize(image.to(model.mean))[None]), torch.tensor([image.shape[-2:]]), model.scores)[0]
 
 # %% ../../nbs/explorers/detections.ipynb #3d373877
 def _shown_size(image, limit: int = 560):

@@ -34,7 +34,7 @@ def run_with_attention(model, image, mask=None, left_out=None):
 
 def answers_in_pixels(model, output, height, width) -> tuple:
     "Scores (Q,), labels (Q,) and boxes (Q,4) xyxy pixels of an image of that size, from a DETROutput of one image."
-    scores, labels = output.logits[0].float().softmax(-1)[:, :-1].max(-1)
+    scores, labels = model.scores.probability(output.logits[0].float()).max(-1)
     return scores.cpu(), labels.cpu(), (cxcywh_to_xyxy(output.boxes[0].float()).cpu() * torch.tensor([width, height] * 2))
 
 

@@ -443,6 +443,7 @@ def explore_matching(model, images, targets, classes=None) -> Explorer:
     def match(image, stage, layer, weights=(1.0, 5.0, 2.0)):
         "The parts of the cost, the Hungarian pairs and greedy's."
         (logits, boxes), target, matcher = said[stage][layer], scenes[image][1], HungarianMatcher(*weights)
+        matcher.scores = stages[stage][1].scores
         parts = matcher.cost_parts(logits[image], boxes[image], target["labels"], target["boxes"])
         (rows, columns), = matcher(logits[image:image + 1], boxes[image:image + 1], [target])
         parts = {name: part.numpy() for name, part in parts.items()}
@@ -471,7 +472,7 @@ def explore_matching(model, images, targets, classes=None) -> Explorer:
         known = object is not None and object < count
         pairs, asked = (best if way == "Hungarian" else greedy), (query, object if known else None)
         scale = torch.tensor([photo.shape[-1], photo.shape[-2]] * 2)
-        probs = logits[image].softmax(-1)
+        probs = stages[stage][1].scores.with_no_object(logits[image])
         picture.show(photo, cxcywh_to_xyxy(boxes[image]) * scale, probs, cxcywh_to_xyxy(target["boxes"]) * scale, target["labels"],
                        parts, best, classes, greedy, None if asked == (None, None) else asked, title(stage, layer), way)
         if object is not None and not known: words = f"This scene has objects A to {chr(64 + count)} only."

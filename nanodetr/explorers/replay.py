@@ -156,7 +156,8 @@ def replay_view(snapshots, images, targets, classes=None, shown: int = 24) -> di
     "The view for `ReplayPicture`, from [(epoch, DETR), ...]. The first `shown` images can be looked at; all of them go into the map."
     view = {name: [] for name in ("epochs", "boxes", "said", "pairs", "loss", "map", "busy", "mean_loss", "moved")}
     pixels = lambda boxes, image: (cxcywh_to_xyxy(boxes) * torch.tensor([image.shape[-1], image.shape[-2]] * 2)).numpy()
-    criterion, before = SetCriterion(snapshots[0][1].config.num_classes).eval(), None
+    first, before = snapshots[0][1], None
+    criterion = getattr(first, "criterion", SetCriterion)(first.config.num_classes).eval()
     some = range(min(shown, len(images)))
     for epoch, model in snapshots:
         output = all_layers(model, images)
@@ -164,7 +165,7 @@ def replay_view(snapshots, images, targets, classes=None, shown: int = 24) -> di
         owner = torch.cat([queries[objects.argsort()] for queries, objects in pairs])  # the query of every object of all images
         one = lambda layer, b: DETROutput(layer.logits[b:b + 1], layer.boxes[b:b + 1], [one(aux, b) for aux in layer.aux])
         loss = lambda out, wanted: criterion.total(criterion(out, wanted)).item()
-        scores, labels = output.logits.softmax(-1).max(-1)
+        scores, labels = model.scores.with_no_object(output.logits).max(-1)[0], model.scores.said(output.logits)
         name = lambda label: None if label == criterion.num_classes else classes[label] if classes is not None else str(label)
         view["epochs"].append(epoch)
         view["boxes"].append([pixels(output.boxes[b], images[b]) for b in some])

@@ -187,6 +187,10 @@ class OnFeatures(nn.Module):
         self.whole._apply(function, recurse)
         return self
 
+    def __getattr__(self, name):                           # what a model of notebook 15 tells the trainer
+        if name in ("peek", "criterion") and hasattr(self.whole, name): return getattr(self.whole, name)
+        return super().__getattr__(name)
+
     @property
     def config(self) -> DETRConfig: return self.whole.config
 
