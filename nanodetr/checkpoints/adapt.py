@@ -50,8 +50,9 @@ def adapt(model: DETR, classes: list, num_queries: int = None, say=print, **chan
     train_stages(backbone, config.trainable_stages)
     new = DETR(config, backbone).to(model.mean.device)
     state, fresh = dict(model.state_dict()), new.state_dict()
-    state["query_embed.weight"] = resize_rows(state["query_embed.weight"], config.num_queries)
-    heads = [name for name in state if name.startswith("class_head.")]
+    groups = state["query_embed.weight"].chunk(old.groups)  # of one query each, but for a cure of notebook 15
+    state["query_embed.weight"] = torch.cat([resize_rows(rows, config.num_queries) for rows in groups])
+    heads = [name for name in state if "class_head." in name or name == "label_embed.weight"]  # what knows the classes
     if classes != old.classes: state |= {name: fresh[name] for name in heads}
     new.load_state_dict(state)
     kept = sum(tensor.numel() for name, tensor in state.items() if classes == old.classes or name not in heads)

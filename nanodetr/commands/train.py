@@ -152,10 +152,11 @@ def same_architecture(one: DETRConfig, other: DETRConfig) -> bool:
 
 
 def take_start(args) -> None:
-    "Make nano-start the `--weights` of a new run on a folder, unless other weights, `--from-scratch` or a preset or setting of another architecture are asked for."
+    "Make nano-start the `--weights` of a new run on a folder, unless other weights, `--from-scratch`, or a preset or a setting of another architecture are asked for."
     if args.resume or args.from_scratch or args.weights or args.backbone_weights or (args.data or "shapes") in SHAPES: return
     start = DETRConfig.from_dict(read_json_object(shipped_models()[START] / "config.json"))
-    if not same_architecture(start, DETRConfig.preset(args.preset or "nano", **settings(args.set, DETRConfig))): return
+    wanted = asdict(DETRConfig.preset(args.preset)) if args.preset else asdict(start)
+    if not same_architecture(start, DETRConfig.from_dict({**wanted, **settings(args.set, DETRConfig)}, f"preset {args.preset or 'nano'}")): return
     args.weights = START
     print(f"start   from {START}, which has learned on drawn scenes where to look (--from-scratch: from nothing)", flush=True)
 

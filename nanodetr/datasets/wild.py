@@ -449,9 +449,9 @@ def draw_wild(stream: Stream, size: int) -> tuple:
     Each box is that of the part of an object that can be seen, of which at least 40 % of it are left.
     """
     image, colours = background(stream, size)
-    fewest, most, kinds, low = pick(stream, ((1, 6, 5, 0.12), (3, 14, 5, 0.06), (8, 30, 3, 0.05)))  # a few things, some, or a crowd
+    fewest, most, kinds, low = pick(stream, ((1, 6, 5, 0.2), (3, 14, 5, 0.1), (8, 30, 3, 0.06)))  # a few things, some, or a crowd
     wanted = 0 if stream.uniform() < 0.03 else stream.integer(fewest, most)
-    high = min(0.9, 1.5 / math.sqrt(wanted + 1))
+    high = min(0.9, 1.8 / math.sqrt(wanted + 1))
     kinds = [new_species(stream, colours, low, high) for _ in range(stream.integer(1, kinds))]
     light, shadow, owner, things = random_turn(stream, True), stream.integer(0, 3) == 0, np.zeros((size, size), np.uint8), []
     for _ in range(3 * wanted):  # proposals: most fit, and a picture too full simply gets fewer objects
