@@ -19,7 +19,7 @@ from .commands.photos import add_reading_flags
 from .errors import NanodetrError, UsageError, print_any_text
 
 # where the parts of the commands stand; they bring torch, so each is imported when it is first asked for
-PLACES = {"detect_command": "detect", "check_command": "photos",
+PLACES = {"detect_command": "detect", "check_command": "photos", "pretrain_command": "pretrain",
           **dict.fromkeys(("OnlyClasses", "evaluate_command", "load_model", "open_split", "report"), "evaluate"),
           **dict.fromkeys(("SHAPES", "FirstImages", "SmallCopies", "build_model", "kept_config", "model_config", "prepare_data", "run_folder",
                            "save_json", "save_picture", "settings", "train", "train_config"), "train")}
@@ -131,6 +131,9 @@ EXAMPLES = {
     "check": """examples:
   nanodetr check photos/
   nanodetr check photos/ --val-share 0.2 --html page.html""",
+    "pretrain": """examples:
+  nanodetr pretrain --backbone-weights imagenet     once; then: nanodetr train --data photos/ --backbone-weights imagenet
+  nanodetr pretrain --backbone-weights resnet50_v1.safetensors --set stride_first=true --images 500 --epochs 10""",
     "convert": """example:
   nanodetr convert runs/photos-voc for-transformers/ --layout hf""",
     "export": """examples:
@@ -150,7 +153,7 @@ def parser() -> argparse.ArgumentParser:
 
     top = OneLineParser("nanodetr", description="DETR from first principles: train, evaluate and use a detection transformer.", epilog=EXIT_CODES, formatter_class=argparse.RawDescriptionHelpFormatter)
     top.add_argument("--version", action="version", version=f"nanodetr {__version__}")
-    commands = top.add_subparsers(dest="command", required=True, metavar="train | evaluate | detect | check | convert | export | follow")
+    commands = top.add_subparsers(dest="command", required=True, metavar="train | evaluate | detect | check | pretrain | convert | export | follow")
 
     def command(name, words):
         return commands.add_parser(name, help=words, description=words[0].upper() + words[1:] + ("" if words.endswith("?") else "."), epilog=EXAMPLES[name] + "\n\n" + EXIT_CODES,
@@ -172,7 +175,7 @@ def parser() -> argparse.ArgumentParser:
     add("--resume", action="store_true", help="go on with the run in --out")
     add("--overfit", type=int, metavar="N", help="train and evaluate on the first N images only")
     add("--weights", metavar="CHECKPOINT", help="fine-tune this model (a folder or file in any layout): classes and queries are made to fit the data")
-    add("--from-scratch", action="store_true", default=None, help="photos: begin with random weights, not with nano-start, the model of the library that has learned on drawn scenes")
+    add("--from-scratch", action="store_true", default=None, help="photos: begin with random weights, not with what has learned on drawn scenes (nano-start, or the head of nanodetr pretrain)")
     add("--backbone-weights", metavar="FILE", help="ResNet weights for the backbone of a new model: imagenet (downloads torchvision's), or a file (torchvision's keys; of version 1: --set stride_first=true)")
     add("--freeze-backbone", action="store_true", default=None, help="train only what comes after the backbone")
     add("--num-queries", type=int, metavar="N", help="object queries (default: the preset's or the checkpoint's, or 1.5 for each object of the fullest image)")
@@ -220,6 +223,17 @@ def parser() -> argparse.ArgumentParser:
     add_reading_flags(add)
     add("--seed", type=int, help="which pictures --val-share keeps for validation (default 0)")
     add("--html", metavar="OUT", help="also write a page with the pictures and their boxes, the suspicious ones first; OUT must not exist")
+
+    add = command("pretrain", "teach the transformer of preset photos on drawn scenes, once for a backbone").add_argument
+    add("--backbone-weights", metavar="FILE", required=True, help="as for train: imagenet (downloads torchvision's), or a file")
+    add("--images", type=int, default=2000, metavar="N", help="drawn scenes (default: 2000)")
+    add("--size", type=int, default=320, metavar="PIXELS", help="their side (default: 320)")
+    add("--epochs", type=int, default=20, help="passes over them (default: 20)")
+    add("--seed", type=int, default=0, help="of scenes and weights (default: 0)")
+    add("--device", help="auto, cpu, cuda, cuda:1, mps (default: auto, a GPU if there is one)")
+    add("--set", action="append", metavar="NAME=VALUE", help="any field of the model's or the training's configuration; train takes the head when those of the model are the same")
+    add("--force", action="store_true", help="make it anew where there is one")
+    add("--quiet", action="store_true", help="no progress bar")
 
     add = command("convert", "write a checkpoint in another layout").add_argument
     add("source", metavar="CHECKPOINT", help="a folder or file in any layout")

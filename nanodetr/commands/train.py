@@ -6,8 +6,8 @@
 __all__ = ['START', 'FLAGS', 'FREE_FLAGS', 'InTurn', 'prepare_data', 'SmallCopies', 'FirstImages', 'enough_queries',
            'check_shapes_size', 'model_config', 'kept_config', 'default_preset', 'same_architecture', 'take_start',
            'check_tuning', 'default_cache', 'tuning_settings', 'run_folder', 'default_epochs', 'settings',
-           'train_config', 'default_every', 'build_model', 'cache_both', 'save_picture', 'save_json', 'snapshot_epochs',
-           'save_snapshot', 'check_arguments', 'prepare_model', 'describe', 'train', 'train_with',
+           'train_config', 'default_every', 'build_model', 'take_head', 'cache_both', 'save_picture', 'save_json',
+           'snapshot_epochs', 'save_snapshot', 'check_arguments', 'prepare_model', 'describe', 'train', 'train_with',
            'go_on_after_restart', 'check_classes', 'train_in', 'recall', 'stored_plan', 'refuse_changes', 'read_json']
 
 # %% ../../nbs/commands/train.ipynb #c0d7a005
@@ -164,8 +164,8 @@ def take_start(args) -> None:
 def check_tuning(args, source: DETR = None) -> None:
     "UsageError for flags of fine-tuning that do not go together."
     begun = args.weights or args.backbone_weights and args.backbone_weights != "none"
-    if args.from_scratch and begun:
-        raise UsageError(f"--from-scratch begins with nothing: leave it out, or leave out {'--weights' if args.weights else '--backbone-weights'}")
+    if args.from_scratch and args.weights:
+        raise UsageError("--from-scratch begins with new weights: leave it out, or leave out --weights")
     if args.weights and args.backbone_weights:
         raise UsageError("--weights brings a backbone of its own: leave out --backbone-weights")
     for flag, given in (("--freeze-backbone", args.freeze_backbone), ("--cache", args.cache is not None)):
@@ -289,7 +289,20 @@ def build_model(args, classes: list, most: int, chosen: dict, source: DETR = Non
 
         backbone = ResNetBackbone(config.backbone, args.backbone_weights, config.trainable_stages, config.dilation,
                                   seal_padding=config.seal_padding, stride_first=config.stride_first)
-    return DETR(config, backbone)
+    model = DETR(config, backbone)
+    if args.preset == "photos" and backbone is not None: take_head(args, model)
+    return model
+
+
+def take_head(args, model: DETR) -> None:
+    "Fill the transformer of a new model with what `nanodetr pretrain` has taught it behind this backbone, if that was done. A resumed run takes what it had."
+    from nanodetr.runs.heads import load_head
+
+    if args.from_scratch or args.resume and not getattr(args, "head", None): return
+    made = load_head(model)
+    if made is None: print(f"start   with a new transformer; nanodetr pretrain --backbone-weights {args.backbone_weights} teaches one on drawn scenes first", flush=True)
+    else: print(f"start   from a transformer that has learned on {made.get('images')} drawn scenes behind this backbone (--from-scratch: from nothing)", flush=True)
+    args.head = made and made["key"]
 
 # %% ../../nbs/commands/train.ipynb #f5d0036f
 def cache_both(args, model: DETR, train_data, val_data, seed: int) -> tuple:
@@ -329,7 +342,7 @@ def save_snapshot(model: nn.Module, folder: Path, epoch: int) -> None:
 # %% ../../nbs/commands/train.ipynb #7a1c0001
 # flags of a run, and what they hold; run.json keeps them
 FLAGS = {"data": str, "preset": str, "epochs": int, "batch_size": int, "accumulate": int, "lr": float, "seed": int, "amp": bool, "set": list, "overfit": int, "weights": str,
-         "backbone_weights": str, "from_scratch": bool, "freeze_backbone": bool, "num_queries": int, "cache": int, "turns": bool, "mosaic": float, "cache_after": str, "snapshots": str, "quiet": bool,
+         "backbone_weights": str, "from_scratch": bool, "head": str, "freeze_backbone": bool, "num_queries": int, "cache": int, "turns": bool, "mosaic": float, "cache_after": str, "snapshots": str, "quiet": bool,
          "evaluate_every": int, "patience": int, "save_minutes": float, "val_share": float, "backgrounds": bool, "allow_outside": bool}
 FREE_FLAGS = ("quiet", "snapshots", "save_minutes")  # a resumed run may give these anew
 
