@@ -28,9 +28,9 @@ WEIGHTS = Path(__file__).resolve().parent.parent / "nanodetr" / "weights"
 def copy(run: Path, to: Path) -> dict:
     "The files of a model from the folder of its run; returns their hashes."
     shutil.rmtree(to, ignore_errors=True)
-    (to / "snapshots").mkdir(parents=True)
     files = [run / "config.json", run / "model.safetensors", *sorted(run.glob("snapshots/*.safetensors"))]
     for file in files:
+        (to / file.relative_to(run)).parent.mkdir(parents=True, exist_ok=True)
         (to / file.relative_to(run)).write_bytes(file.read_bytes())  # not its permissions
     return {str(file.relative_to(run)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
