@@ -162,7 +162,7 @@ def parser() -> argparse.ArgumentParser:
     add = command("train", "train a model (default: nano, on the embedded shapes)").add_argument
     add("--data", help="shapes (default), shapes-hard, shapes-wild, or a folder of photographs as Pascal VOC, COCO, YOLO and the annotation tools write it")
     add_reading_flags(add)
-    add("--preset", help="how to build and train: nano (default), photos, voc, paper; by the weights when there are some")
+    add("--preset", help="how to build and train: nano (default), nano-fast, photos, voc, paper; by the weights when there are some")
     add("--out", help="folder for the run (default: runs/DATA-PRESET)")
     add("--epochs", type=int, help="passes over the training images")
     add("--batch-size", type=int, help="images per micro-batch: the most that a process computes at once")

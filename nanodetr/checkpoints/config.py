@@ -27,12 +27,14 @@ MODEL_PRESETS = {
     "nano": dict(num_classes=4, backbone="conv", dim=64, heads=4, ffn_dim=128, encoder_layers=2, decoder_layers=3,
                  num_queries=12, dropout=0.0, norm_first=True, temperature=20.0, query_start="query",
                  image_size=64, max_size=64, image_mean=(0.5, 0.5, 0.5), image_std=(0.25, 0.25, 0.25)),
+    "nano-fast": dict(queries="proposals", cross_attention="conditional"),
     "voc": dict(num_classes=20, seal_padding=False, image_size=480, max_size=800),
     "photos": dict(num_classes=20, trainable_stages=0, dim=128, heads=4, ffn_dim=512, encoder_layers=2, decoder_layers=3,
                    num_queries=20, dropout=0.0, norm_first=True, temperature=20.0, query_start="query",
                    image_size=448, max_size=747),
     "paper": dict(num_classes=91, seal_padding=False),
 }
+MODEL_PRESETS["nano-fast"] = MODEL_PRESETS["nano"] | MODEL_PRESETS["nano-fast"]
 
 # %% ../../nbs/checkpoints/config.ipynb #0e75b8a4
 def as_kind(name: str, value, kind: type):
@@ -58,6 +60,8 @@ def complaints(c) -> list:
         said.append(f"num_classes is {c.num_classes}, but there are {len(c.classes)} class names: make them agree")
     if not said and (c.dim % c.heads or c.dim % 4):
         said.append(f"dim is {c.dim}, but must be a multiple of 4 (positions) and of heads, {c.heads}")
+    if c.levels > 1 and c.cross_attention != "deformable":
+        said.append(f"levels is {c.levels}, but only deformable attention reads several: set cross_attention to deformable, or levels to 1")
     if not 0 <= c.dropout < 1 or not 0 < c.temperature < float("inf"):
         said.append(f"dropout {c.dropout} must be in 0..1 and temperature {c.temperature} above 0")
     if not len(c.image_mean) == len(c.image_std) == 3 or not all(0 < std < 1e6 for std in c.image_std) or not all(abs(mean) < 1e6 for mean in c.image_mean):
@@ -170,7 +174,7 @@ class DETRConfig:
 
     @classmethod
     def preset(cls, name: str, **changes):
-        "The preset nano, photos, voc or paper, with changes; class names alone set num_classes too. Raises ConfigError."
+        "The preset nano, nano-fast, photos, voc or paper, with changes; class names alone set num_classes too. Raises ConfigError."
         if name not in MODEL_PRESETS:
             raise ConfigError(f"unknown preset {name!r}: choose one of {', '.join(MODEL_PRESETS)}")
         if changes.get("classes") is not None:

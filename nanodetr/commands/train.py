@@ -122,7 +122,7 @@ def model_config(preset: str, spec: str, classes: list, most: int, **others) -> 
         changes["num_queries"] = enough_queries(DETRConfig.preset(preset).num_queries, drawn_kind(spec).most)
     else:
         changes["num_queries"] = enough_queries(DETRConfig.preset(preset).num_queries, most)
-        if preset == "nano":  # 64 pixels are enough for shapes, and too few for photos
+        if preset.startswith("nano"):  # 64 pixels are enough for shapes, and too few for photos
             changes |= {"image_size": 96, "max_size": 144}
     return DETRConfig.preset(preset, **{**changes, **others})
 
@@ -209,10 +209,10 @@ def run_folder(out, data: str, preset: str, resume: bool) -> Path:
 # %% ../../nbs/commands/train.ipynb #b5cba03d
 def default_epochs(spec: str, preset: str, images: int, batch: int):
     "Epochs when none are asked for; None leaves it to the preset."
-    steps = {"nano": 1500, "photos": 2400}
+    steps = {"nano": 1500, "nano-fast": 1500, "photos": 2400}
     if preset not in steps or SHAPES.get(spec) == "easy":
         return None
-    return {"hard": 36, "wild": 20}.get(SHAPES.get(spec)) or max(20, -(-steps[preset] * batch // max(images, 1)))
+    return {"hard": 24 if preset == "nano-fast" else 36, "wild": 20}.get(SHAPES.get(spec)) or max(20, -(-steps[preset] * batch // max(images, 1)))
 
 # %% ../../nbs/commands/train.ipynb #f3b75835
 def settings(pairs: list, kind: type) -> dict:
