@@ -9,11 +9,13 @@ import torchvision
 from safetensors.torch import load_file
 
 from nanodetr.boxes import cxcywh_to_xyxy
+from nanodetr.checkpoints.adapt import adapt
 from nanodetr.checkpoints.config import DETRConfig
 from nanodetr.checkpoints.files import shipped_models
 from nanodetr.cli import main
 from nanodetr.data import DataError, ShapesDataset, Stream, open_dataset
 from nanodetr.datasets.augment import Mosaic, piece
+from nanodetr.model import DETR
 from nanodetr.datasets.voc import write_voc
 from nanodetr.datasets.wild import CIRCLE, FAMILIES, WildDataset, bounds, claim, draw_wild, join, place, rasterise, visible_box
 
@@ -229,3 +231,18 @@ def test_a_head_is_made_once_and_photos_start_from_it(photos, tmp_path, capsys, 
 @pytest.mark.parametrize("words, hint", [(["--images", "3"], "--images is 3"), (["--set", "backbone=conv"], "nano-start"), (["--set", "dim=7"], "dim is 7")])
 def test_pretrain_refuses_nonsense(tmp_path, capsys, words, hint):
     assert main(["pretrain", "--backbone-weights", str(tmp_path / "none.pth"), *words]) == 2 and hint in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("cures", [dict(queries="proposals", cross_attention="conditional"), dict(queries="anchors", denoising=2, groups=2, scores="quality")])
+def test_cured_models_are_adapted_too(cures):
+    "Only what knows the classes is new, wherever it stands; queries fit in number, in each of their groups."
+    torch.manual_seed(0)
+    old = DETR(DETRConfig.preset("nano", classes=["a", "b", "c"], dim=16, ffn_dim=16, num_queries=6, **cures))
+    new = adapt(old, ["x", "y"], 8, say=lambda line: None)
+    before, after = old.state_dict(), new.state_dict()
+    fresh = {name for name in after if "class_head" in name or name == "label_embed.weight"}
+    assert all(torch.equal(before[name], after[name]) for name in before if name not in fresh and name != "query_embed.weight")
+    assert all(after[name].shape != before[name].shape for name in fresh) and any("class_head" in name for name in fresh)
+    for k in range(old.config.groups):
+        assert torch.equal(after["query_embed.weight"][8 * k:8 * k + 6], before["query_embed.weight"][6 * k:6 * k + 6])
+    assert len(new.eval()(torch.rand(1, 3, 64, 64)).boxes[0]) == 8
