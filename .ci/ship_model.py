@@ -8,6 +8,7 @@ pictures, and writes command, figures and hashes into nanodetr/weights/manifest.
 files to it.
 """
 import argparse
+import csv
 import hashlib
 import json
 import platform
@@ -47,12 +48,16 @@ def main() -> int:
     parser.add_argument("run", type=Path)
     parser.add_argument("name")
     args = parser.parse_args()
-    run, done = (json.loads((args.run / name).read_text()) for name in ("run.json", "evaluation.json"))
+    run, finished = json.loads((args.run / "run.json").read_text()), (args.run / "evaluation.json").exists()
+    if finished: done = json.loads((args.run / "evaluation.json").read_text())
+    else:  # a run that was stopped: what it has saved
+        with open(args.run / "log.csv", newline="") as log: *_, last = csv.DictReader(log)
+        done = {"steps": json.loads((args.run / "manifest.json").read_text())["step"], "minutes": float(last["seconds"]) / 60}
     hashes = copy(args.run, WEIGHTS / args.name)
     model = DETR.from_pretrained(WEIGHTS / args.name)
     figures = {split: evaluate(model, open_dataset(run["data"], split), batch_size=50, progress=False) for split in ("val", "test")}
     entry = {
-        "command": command(run), "seed": run["seed"] or 0, "data": run["data"], "steps": done["steps"],
+        "command": command(run), "seed": run["seed"] or 0, "data": run["data"], "steps": done["steps"], **({} if finished else {"stopped": True}),
         "minutes": round(done["minutes"], 1), "threads": torch.get_num_threads(), "torch": torch.__version__, "machine": platform.machine(),
         "parameters": sum(p.numel() for p in model.parameters()),
         "figures": {split: {name: round(scores[name], 4) for name in ("AP", "AP50", "AP75")} for split, scores in figures.items()},
