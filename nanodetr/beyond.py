@@ -36,7 +36,7 @@ def two_layers(source: int, hidden: int, out: int) -> nn.Sequential:
     "(..., source) -> (..., out), with a ReLU between."
     return nn.Sequential(nn.Linear(source, hidden), nn.ReLU(), nn.Linear(hidden, out))
 
-# %% ../nbs/15_beyond_detr.ipynb #4a927be7
+# %% ../nbs/15_beyond_detr.ipynb #e99b602e
 class ConditionalAttention(nn.Module):
     """Cross-attention whose scores are content with content plus place with place (Conditional DETR, section 3.3).
 
@@ -65,7 +65,7 @@ class ConditionalAttention(nn.Module):
         answers = F.dropout(weights, self.dropout, self.training) @ self.split(self.v_proj(memory))
         return self.out_proj(answers.transpose(1, 2).flatten(2)), weights if need_weights else None
 
-
+# %% ../nbs/15_beyond_detr.ipynb #bdaf483e
 class ConditionalBlock(DecoderBlock):
     "A `DecoderBlock` with `ConditionalAttention`; `codes` comes from the decoder."
 
@@ -75,7 +75,7 @@ class ConditionalBlock(DecoderBlock):
 
     def look(self, *inputs, codes: Tensor) -> tuple: return self.cross_attn(*inputs, codes)
 
-# %% ../nbs/15_beyond_detr.ipynb #2434925a
+# %% ../nbs/15_beyond_detr.ipynb #e1b52af6
 class DeformableAttention(nn.Module):
     """Each query reads a few points around its reference, on each level, and no other cell (Deformable DETR, section 4.1).
 
@@ -103,7 +103,7 @@ class DeformableAttention(nn.Module):
         if valid is not None: at = at * valid.repeat(1, 1, at.shape[-1] // 2)[:, None, None]
         at = at.unsqueeze(-2)                                                           # (B,Q,1,levels,1,2 or 4), for all points
         if at.shape[-1] == 4: unit = at[..., 2:] * 0.5 / self.points
-        else: unit = torch.stack([torch.as_tensor((1 / w, 1 / h)) for h, w in shapes]).to(offsets)[:, None]
+        else: unit = 1 / torch.stack([offsets.new_ones(n).sum() for h, w in shapes for n in (w, h)]).view(-1, 1, 2)  # sums, and so sizes that an exporter keeps open
         return at[..., :2] + offsets * unit
 
     def forward(self, query: Tensor, memory: Tensor, references: Tensor, shapes: list, key_padding_mask: Tensor | None = None,
@@ -122,7 +122,7 @@ class DeformableAttention(nn.Module):
         mixed = (read * weights.flatten(-2).transpose(1, 2)[:, :, None]).sum(-1)        # (B,H,d/H,Q)
         return self.out_proj(mixed.flatten(1, 2).transpose(1, 2)), places, weights
 
-
+# %% ../nbs/15_beyond_detr.ipynb #c2412f84
 class DeformableBlock(DecoderBlock):
     "A `DecoderBlock` with `DeformableAttention`; references, shapes and valid come from the decoder."
     levels = 1
@@ -236,7 +236,7 @@ def noised_objects(targets: list, groups: int, num_classes: int, move: float = 0
         wanted.append({"labels": t["labels"].repeat(groups), "boxes": t["boxes"].repeat(groups, 1), "queries": queries.flatten()})
     return labels, boxes.clamp(1e-3, 1 - 1e-3), wanted
 
-# %% ../nbs/15_beyond_detr.ipynb #798f266b
+# %% ../nbs/15_beyond_detr.ipynb #01a1ddf4
 class BeyondMatcher(HungarianMatcher):
     "A `HungarianMatcher` that takes assignments as they are given, and for sigmoids has focal loss's cost of a class."
 
@@ -255,7 +255,7 @@ class BeyondMatcher(HungarianMatcher):
         if "queries" not in targets[0]: return super().forward(logits, boxes, targets)
         return [[(t["queries"].cpu(), torch.arange(len(t["labels"]))) for t in targets]] * len(logits)
 
-
+# %% ../nbs/15_beyond_detr.ipynb #363088e3
 def focal_loss(logits: Tensor, wanted: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
     "Cross entropy of C yes-or-no questions, logits and wanted (...,C) in 0 or 1, with what is easy already counting little (RetinaNet)."
     p = logits.sigmoid()
@@ -269,7 +269,7 @@ def quality_loss(logits: Tensor, quality: Tensor, alpha: float = 0.75, gamma: fl
     weight = torch.where(quality > 0, quality, alpha * logits.detach().sigmoid() ** gamma)
     return weight * F.binary_cross_entropy_with_logits(logits, quality, reduction="none")
 
-
+# %% ../nbs/15_beyond_detr.ipynb #0530dd73
 class BeyondCriterion(SetCriterion):
     "A `SetCriterion` for every kind of scores (`kind`), and for output with further groups."
 
@@ -316,7 +316,7 @@ class Proposals(nn.Module):
         best = best.clamp(max=memory.shape[1] - 1)[..., None]
         return logits.gather(1, best.expand(-1, -1, logits.shape[-1])), boxes.gather(1, best.expand(-1, -1, 4))
 
-# %% ../nbs/15_beyond_detr.ipynb #e9aec0c6
+# %% ../nbs/15_beyond_detr.ipynb #0dcb4a9a
 class DeformableEncoderBlock(nn.Module):
     "An `EncoderBlock` whose cells read a few points on each level, around themselves."
 
@@ -334,7 +334,7 @@ class DeformableEncoderBlock(nn.Module):
         x = b.norm1(x)
         return b.norm2(x + b.dropout(b.ffn(x)))
 
-
+# %% ../nbs/15_beyond_detr.ipynb #568f0606
 class Pyramid(nn.Module):
     """Maps of several resolutions from one: (B,C,h,w) -> the same at twice the resolution (from 2 levels on), as it is, and at a half (3), a quarter (4).
 
@@ -356,7 +356,7 @@ class Pyramid(nn.Module):
             masks.append(F.max_pool2d(masks[-1][:, None].float(), 1, 2)[:, 0] > 0)
         return maps, masks
 
-# %% ../nbs/15_beyond_detr.ipynb #d54ae8b6
+# %% ../nbs/15_beyond_detr.ipynb #82129f67
 def cell_boxes(masks: list, sides: float = 2.0) -> tuple:
     "Of each cell of maps with masks (B,h,w), True = padding: boxes (B,N,4), `sides` cells wide, in 0..1 of the picture, and valid (B,levels,2)."
     boxes, valid = [], []
@@ -420,7 +420,7 @@ class BeyondDETR(DETR):
         shapes = [tuple(m.shape[-2:]) for m in maps]
         if len(maps) == 1: memory, weights = self.encoder(tokens, pos, padding, need_weights)
         else:
-            memory, weights, around = tokens, None, cells[..., :2].expand(len(tokens), -1, -1)
+            memory, weights, around = tokens, None, cells[..., :2].expand(tokens.shape[0], -1, -1)
             for layer in self.encoder: memory = layer(memory, pos, padding, around, shapes, valid)
         return memory, pos, padding, cells, shapes, valid, weights
 
@@ -429,7 +429,7 @@ class BeyondDETR(DETR):
         c, d = self.config, self.config.dim
         memory, pos, padding, cells, shapes, valid, encoder_weights = self.encode(features, mask, need_weights)
         targets, self.targets = self.targets, None
-        B, rows = len(memory), self.query_embed.weight
+        B, rows = memory.shape[0], self.query_embed.weight
         if not self.training: rows = rows[:c.num_queries]
         Q, query = min(c.num_queries, len(rows)), rows[:, :d].expand(B, -1, -1)
         sizes, references, query_pos, extra = [Q] * (len(rows) // Q), None, None, []

@@ -2,6 +2,7 @@
 
     python tests/cures.py --minutes 2 --seeds 0 1 2 --out cures.jsonl      trains what the file does not hold yet, one line for each run
     python tests/cures.py --out cures.jsonl --table                        prints it
+    python tests/cures.py --speed 10                                       a step's time against plain's, in pairs one after the other
 
 A run measures its own steps first, and then plans as many as fit into the minutes (one thread; what other programs take does not count,
 though it makes steps slower). `--split val` is for choosing, and `test` is for one look at the end.
@@ -11,7 +12,7 @@ import json
 import sys
 import time
 from pathlib import Path
-from statistics import mean, pstdev
+from statistics import mean, median, pstdev
 
 CURES = {
     "plain": {},
@@ -25,14 +26,15 @@ CURES = {
     "deformable": dict(cross_attention="deformable"),
     "deformable, 3 levels": dict(cross_attention="deformable", levels=3),
     "proposals": dict(queries="proposals"),
-    "anchors + denoising": dict(queries="anchors", denoising=3),
+    "DAB + denoising": dict(queries="anchors", cross_attention="conditional", denoising=3),
+    "proposals + conditional": dict(queries="proposals", cross_attention="conditional"),
+    "proposals + conditional + quality": dict(queries="proposals", cross_attention="conditional", scores="quality"),
+    "proposals + conditional + denoising": dict(queries="proposals", cross_attention="conditional", denoising=3),
+    "proposals + conditional + denoising + groups": dict(queries="proposals", cross_attention="conditional", denoising=3, groups=2),
     "proposals + quality": dict(queries="proposals", scores="quality"),
-    "proposals + quality + conditional": dict(queries="proposals", scores="quality", cross_attention="conditional"),
-    "proposals + quality + conditional + denoising": dict(queries="proposals", scores="quality", cross_attention="conditional", denoising=3),
-    "proposals + quality + conditional + denoising + groups": dict(queries="proposals", scores="quality", cross_attention="conditional", denoising=3, groups=2),
-    "proposals + quality + denoising": dict(queries="proposals", scores="quality", denoising=3),
 }
-ALONE, LINE = list(CURES)[:11], ["plain", "anchors", "proposals", *list(CURES)[12:16]]
+ALONE = list(CURES)[:11]
+LINE = ["plain", "anchors", "DAB", "proposals + conditional", "proposals + conditional + denoising", "proposals + conditional + denoising + groups"]
 
 
 def run(name: str, minutes: float, seed: int, level: str, split: str, images: int, steps: int = None, lr: float = None) -> dict:
@@ -64,6 +66,27 @@ def run(name: str, minutes: float, seed: int, level: str, split: str, images: in
             "ms": round(1000 * seconds / trainer.step, 1), "AP": round(scores["AP"], 4), "AP50": round(scores["AP50"], 4), "cures": CURES[name]}
 
 
+def speed(name: str, pairs: int, level: str = "easy") -> float:
+    "The median of a training step's processor time against that of plain, in `pairs` steps taken in turn on the same batch of 16."
+    import torch
+    from nanodetr.data import ShapesDataset, collate
+    from nanodetr.model import DETR, DETRConfig
+    from nanodetr.training import TrainConfig, Trainer
+
+    torch.set_num_threads(1)
+    data = ShapesDataset("train", n=16, level=level)
+    batch, ratios = collate([data[i] for i in range(16)]), []
+    trainers = [Trainer(DETR(DETRConfig.preset("nano", num_classes=len(data.classes), **cures)), TrainConfig(device="cpu"), 1000) for cures in ({}, CURES[name])]
+    for k in range(pairs + 1):
+        times = []
+        for trainer in trainers:
+            started = time.process_time()
+            trainer.train_step([batch])
+            times.append(time.process_time() - started)
+        if k: ratios.append(times[1] / times[0])  # the first step is slow in its own way
+    return median(ratios)
+
+
 def rows_of(path: Path) -> list: return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
@@ -93,9 +116,13 @@ def main() -> None:
     ask.add_argument("--images", type=int, default=500, help="images to score on")
     ask.add_argument("--steps", type=int, help="steps instead of minutes, for a look")
     ask.add_argument("--lr", type=float)
+    ask.add_argument("--speed", type=int, help="pairs of steps to time, and train nothing")
     ask.add_argument("--out", type=Path, default=Path("cures.jsonl"))
     ask.add_argument("--table", action="store_true", help="print what the file holds, and train nothing")
     args = ask.parse_args()
+    if args.speed:
+        for name in args.only or list(CURES)[1:]: print(f"{name:46} {speed(name, args.speed, args.level):.2f}", flush=True)
+        return None
     if args.table: return print(table(rows_of(args.out), args.level, args.split))
     for seed in args.seeds:  # one seed of everything before the next
         for minutes in args.minutes:

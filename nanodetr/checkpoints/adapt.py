@@ -50,13 +50,13 @@ def adapt(model: DETR, classes: list, num_queries: int = None, say=print, **chan
     train_stages(backbone, config.trainable_stages)
     new = DETR(config, backbone).to(model.mean.device)
     state, fresh = dict(model.state_dict()), new.state_dict()
-    groups = state["query_embed.weight"].chunk(old.groups)  # of one query each, but for a cure of notebook 15
+    groups = state["query_embed.weight"].chunk(config.groups)
     state["query_embed.weight"] = torch.cat([resize_rows(rows, config.num_queries) for rows in groups])
-    heads = [name for name in state if "class_head." in name or name == "label_embed.weight"]  # what knows the classes
+    heads = [name for name in state if "class_head." in name or name.startswith("label_embed.")]  # all that knows classes, of notebook 15's models too
     if classes != old.classes: state |= {name: fresh[name] for name in heads}
     new.load_state_dict(state)
     kept = sum(tensor.numel() for name, tensor in state.items() if classes == old.classes or name not in heads)
-    kept -= max(0, config.num_queries - old.num_queries) * config.dim
+    kept -= max(0, config.num_queries - old.num_queries) * config.groups * groups[0].shape[1]
     say(f"kept    {kept:,} numbers of {old.backbone} and transformer")
     say(f"classes {'kept' if classes == old.classes else 'new head'}: {len(classes)} ({', '.join(classes)}) and no-object")
     if config.num_queries < old.num_queries: say(f"queries the first {config.num_queries} of {old.num_queries}")
