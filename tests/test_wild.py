@@ -245,3 +245,13 @@ def test_cured_models_are_adapted_too(cures):
     for k in range(old.config.groups):
         assert torch.equal(after["query_embed.weight"][8 * k:8 * k + 6], before["query_embed.weight"][6 * k:6 * k + 6])
     assert len(new.eval()(torch.rand(1, 3, 64, 64)).boxes[0]) == 8
+
+
+def test_the_comparison_of_starts_runs_and_goes_on(photos, tmp_path, capsys):
+    import compare_starts
+
+    words = [photos, "--minutes", "0.001", "--starts", "nano-shapes", "--mosaics", "0.5", "--out", str(tmp_path / "runs")]
+    assert compare_starts.main(words) == 0
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert line.startswith("nano-shapes  mosaic 0.5") and "AP50" in line and "1 seeds, 1 epochs" in line
+    assert compare_starts.main(words) == 0 and capsys.readouterr().out.splitlines() == [line]  # found, not trained again
