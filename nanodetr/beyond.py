@@ -117,7 +117,7 @@ class DeformableAttention(nn.Module):
         for level, (part, (h, w)) in enumerate(zip(parts, shapes)):
             maps = part.unflatten(-1, (self.heads, -1)).permute(0, 2, 3, 1).reshape(B * self.heads, -1, h, w)
             grid = 2 * places[:, :, :, level].transpose(1, 2).flatten(0, 1) - 1         # (BH,Q,P,2) in -1..1
-            read.append(F.grid_sample(maps, grid, align_corners=False))                 # (BH,d/H,Q,P), between four cells each
+            read.append(F.grid_sample(maps, grid.to(maps), align_corners=False))        # (BH,d/H,Q,P), between four cells each
         read = torch.cat(read, -1).unflatten(0, (B, self.heads))                        # (B,H,d/H,Q,LP)
         mixed = (read * weights.flatten(-2).transpose(1, 2)[:, :, None]).sum(-1)        # (B,H,d/H,Q)
         return self.out_proj(mixed.flatten(1, 2).transpose(1, 2)), places, weights

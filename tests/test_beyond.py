@@ -133,6 +133,22 @@ def test_trains_saves_loads_and_detects(way, batch, tmp_path):
     assert all(len(f["scores"]) == 5 and (f["scores"] <= 1).all() for f in found)
 
 
+def test_trains_on_kept_features(batch):
+    from nanodetr.runs.features import OnFeatures
+
+    model = OnFeatures(small(**WAYS["all"]))
+    features, _ = model.whole.backbone(batch[0], None)
+    losses = Trainer(model, TrainConfig(device="cpu"), 10).train_step([(features.detach(), None, batch[2])])
+    assert {"loss_class_dn", "loss_class_enc", "loss_giou_group1"} <= losses.keys()
+
+
+def test_trains_in_half_precision(batch):
+    model = small(**WAYS["all, deformable"])
+    model.peek(batch[2])
+    with torch.autocast("cpu", torch.bfloat16): out = model.train()(batch[0])
+    assert torch.isfinite(model.criterion(4).total(model.criterion(4)(out, batch[2])))
+
+
 @pytest.mark.parametrize("way", ["all", "anchors, denoising", "groups"])
 def test_adapts_to_other_classes_and_more_queries(way, batch):
     from nanodetr.checkpoints.adapt import adapt
