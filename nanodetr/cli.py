@@ -19,7 +19,7 @@ from .commands.photos import add_reading_flags
 from .errors import NanodetrError, UsageError, print_any_text
 
 # where the parts of the commands stand; they bring torch, so each is imported when it is first asked for
-PLACES = {"detect_command": "detect", "check_command": "photos",
+PLACES = {"detect_command": "detect", "check_command": "photos", "pretrain_command": "pretrain",
           **dict.fromkeys(("OnlyClasses", "evaluate_command", "load_model", "open_split", "report"), "evaluate"),
           **dict.fromkeys(("SHAPES", "FirstImages", "SmallCopies", "build_model", "kept_config", "model_config", "prepare_data", "run_folder",
                            "save_json", "save_picture", "settings", "train", "train_config"), "train")}
@@ -131,6 +131,9 @@ EXAMPLES = {
     "check": """examples:
   nanodetr check photos/
   nanodetr check photos/ --val-share 0.2 --html page.html""",
+    "pretrain": """examples:
+  nanodetr pretrain --backbone-weights imagenet     once; then: nanodetr train --data photos/ --backbone-weights imagenet
+  nanodetr pretrain --backbone-weights resnet50_v1.safetensors --set stride_first=true --images 500 --epochs 10""",
     "convert": """example:
   nanodetr convert runs/photos-voc for-transformers/ --layout hf""",
     "export": """examples:
@@ -150,14 +153,14 @@ def parser() -> argparse.ArgumentParser:
 
     top = OneLineParser("nanodetr", description="DETR from first principles: train, evaluate and use a detection transformer.", epilog=EXIT_CODES, formatter_class=argparse.RawDescriptionHelpFormatter)
     top.add_argument("--version", action="version", version=f"nanodetr {__version__}")
-    commands = top.add_subparsers(dest="command", required=True, metavar="train | evaluate | detect | check | convert | export | follow")
+    commands = top.add_subparsers(dest="command", required=True, metavar="train | evaluate | detect | check | pretrain | convert | export | follow")
 
     def command(name, words):
         return commands.add_parser(name, help=words, description=words[0].upper() + words[1:] + ("" if words.endswith("?") else "."), epilog=EXAMPLES[name] + "\n\n" + EXIT_CODES,
                                    formatter_class=argparse.RawDescriptionHelpFormatter)
 
     add = command("train", "train a model (default: nano, on the embedded shapes)").add_argument
-    add("--data", help="shapes (default), shapes-hard, or a folder of photographs as Pascal VOC, COCO, YOLO and the annotation tools write it")
+    add("--data", help="shapes (default), shapes-hard, shapes-wild, or a folder of photographs as Pascal VOC, COCO, YOLO and the annotation tools write it")
     add_reading_flags(add)
     add("--preset", help="how to build and train: nano (default), nano-fast, photos, voc, paper; by the weights when there are some")
     add("--out", help="folder for the run (default: runs/DATA-PRESET)")
@@ -172,11 +175,13 @@ def parser() -> argparse.ArgumentParser:
     add("--resume", action="store_true", help="go on with the run in --out")
     add("--overfit", type=int, metavar="N", help="train and evaluate on the first N images only")
     add("--weights", metavar="CHECKPOINT", help="fine-tune this model (a folder or file in any layout): classes and queries are made to fit the data")
+    add("--from-scratch", action="store_true", default=None, help="photos: begin with random weights, not with what has learned on drawn scenes (nano-start, or the head of nanodetr pretrain)")
     add("--backbone-weights", metavar="FILE", help="ResNet weights for the backbone of a new model: imagenet (downloads torchvision's), or a file (torchvision's keys; of version 1: --set stride_first=true)")
     add("--freeze-backbone", action="store_true", default=None, help="train only what comes after the backbone")
     add("--num-queries", type=int, metavar="N", help="object queries (default: the preset's or the checkpoint's, or 1.5 for each object of the fullest image)")
     add("--cache", type=int, metavar="N", help="freeze the backbone, and compute its features once for N augmented copies of each photo (preset photos on a CPU: 8)")
     add("--turns", action="store_true", default=None, help="photos without an above, cells or cards: train on them turned and mirrored too")
+    add("--mosaic", type=float, metavar="SHARE", help="show this share of the photos, as in 0.5, as mosaics of four, each piece at a scale of its own (default: none)")
     add("--cache-after", choices=("layer1", "layer2", "layer3", "layer4"), help="where --cache cuts a ResNet: later stages are trained (default layer4, the end)")
     add("--snapshots", metavar="EPOCHS", help="epochs after which to keep the weights, too, in half precision: 0,1,4 (0: before the first)")
     add("--evaluate-every", type=int, metavar="EPOCHS", help="epochs from one validation to the next (default: 5 validations a run on shapes, 20 on photos)")
@@ -187,7 +192,7 @@ def parser() -> argparse.ArgumentParser:
 
     add = command("evaluate", "AP of a model on a data set, or of a COCO results file").add_argument
     add("model", nargs="?", metavar="MODEL", help="a training's folder, a weights file in any layout, an .onnx of nanodetr export, nano-shapes, or a name on the Hugging Face hub")
-    add("--data", help="shapes, shapes-hard, or the folder of a data set (default: what the model was trained on)")
+    add("--data", help="shapes, shapes-hard, shapes-wild, or the folder of a data set (default: what the model was trained on)")
     add("--split", default="val", help="train, val or test (default: val)")
     add("--protocol", default="coco", choices=("coco", "voc2007", "voc2012"), help="how AP is computed (default: coco)")
     add("--detections", metavar="FILE", help="COCO results file, with --annotations")
@@ -218,6 +223,17 @@ def parser() -> argparse.ArgumentParser:
     add_reading_flags(add)
     add("--seed", type=int, help="which pictures --val-share keeps for validation (default 0)")
     add("--html", metavar="OUT", help="also write a page with the pictures and their boxes, the suspicious ones first; OUT must not exist")
+
+    add = command("pretrain", "teach the transformer of preset photos on drawn scenes, once for a backbone").add_argument
+    add("--backbone-weights", metavar="FILE", required=True, help="as for train: imagenet (downloads torchvision's), or a file")
+    add("--images", type=int, default=2000, metavar="N", help="drawn scenes (default: 2000)")
+    add("--size", type=int, default=320, metavar="PIXELS", help="their side (default: 320)")
+    add("--epochs", type=int, default=20, help="passes over them (default: 20)")
+    add("--seed", type=int, default=0, help="of scenes and weights (default: 0)")
+    add("--device", help="auto, cpu, cuda, cuda:1, mps (default: auto, a GPU if there is one)")
+    add("--set", action="append", metavar="NAME=VALUE", help="any field of the model's or the training's configuration; train takes the head when those of the model are the same")
+    add("--force", action="store_true", help="make it anew where there is one")
+    add("--quiet", action="store_true", help="no progress bar")
 
     add = command("convert", "write a checkpoint in another layout").add_argument
     add("source", metavar="CHECKPOINT", help="a folder or file in any layout")

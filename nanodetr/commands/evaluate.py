@@ -111,10 +111,10 @@ def open_split(spec: str, split: str, model: DETR, **reading) -> tuple:
 
 # %% ../../nbs/commands/evaluate.ipynb #146b9b32
 def drawn_only(model: DETR) -> str:
-    "shapes or shapes-hard when these are the model's classes, else an empty word: such a model has never seen a photo."
-    from nanodetr.data import ShapesDataset
+    "shapes, shapes-hard or shapes-wild when these are the model's classes, else an empty word: such a model has never seen a photo."
+    from nanodetr.data import open_dataset
 
-    names = {spec: list(ShapesDataset("val", n=1, level=level).classes) for spec, level in SHAPES.items()}
+    names = {spec: open_dataset(spec, "val", n=1).classes for spec in SHAPES}
     return next((spec for spec, classes in names.items() if classes == model.config.classes), "")
 
 

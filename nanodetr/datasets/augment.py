@@ -4,18 +4,19 @@
 
 # %% auto #0
 __all__ = ['target_to_boxes', 'boxes_to_target', 'Augment', 'RandomResize', 'RandomSizeCrop', 'paper_augment', 'SqueezeStrips',
-           'CropNearObjects', 'light_augment']
+           'CropNearObjects', 'light_augment', 'piece', 'Mosaic']
 
 # %% ../../nbs/datasets/augment.ipynb #aea00005
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from ..boxes import cxcywh_to_xyxy
 from ..boxes import xyxy_to_cxcywh
-from .photos import drop_objects, resized_shape
+from .photos import PER_OBJECT, drop_objects, resized_shape
 from ..errors import DataError
 
 # %% ../../nbs/datasets/augment.ipynb #aea00007
@@ -132,3 +133,53 @@ def light_augment(size: int = 256, max_size: int = None, train: bool = True, str
     colour = v2.ColorJitter(brightness=0.25, contrast=0.25, saturation=0.25, hue=0.03)
     sized = [stretched] if stretch else [strips, scales]
     return Augment(v2.RandomHorizontalFlip(), crop, *sized, colour)
+
+# %% ../../nbs/datasets/augment.ipynb #a11d9002
+def piece(image: Tensor, target: dict, h: int, w: int, scale: float) -> tuple:
+    """A random window on a picture, (3,h,w), and its target; `scale`: pixels of the window for one of the picture.
+
+    The scale is raised where the picture would not fill the window. Objects of which less than a third is seen are dropped.
+    """
+    height, width = image.shape[-2:]
+    scale = max(scale, h / height, w / width)
+    high, wide = min(round(h / scale), height), min(round(w / scale), width)
+    top, left = (int(torch.randint(rest + 1, ())) for rest in (height - high, width - wide))
+    corners = target_to_boxes(target, height, width).as_subclass(Tensor) - torch.tensor([left, top, left, top])
+    cut = torch.minimum(corners.clamp(min=0), torch.tensor([wide, high, wide, high]))
+    area, rest = ((box[:, 2:] - box[:, :2]).clamp(min=0).prod(1) for box in (corners, cut))
+    target = drop_objects({**target, "boxes": cut * torch.tensor([w / wide, h / high, w / wide, h / high])}, rest > area / 3)
+    return F.resize(image[:, top:top + high, left:left + wide], [h, w], antialias=True), target
+
+# %% ../../nbs/datasets/augment.ipynb #a11d9003
+class Mosaic(Dataset):
+    """A data set that shows a share of its pictures as mosaics of four: its own piece and those of three others around a random crossing.
+
+    data: a data set of (image (3,H,W), target). share: of the pictures, in 0..1. side: the shorter side of a mosaic in pixels; its
+    shape is that of the picture. In each piece, the shorter side of a photograph becomes 0.5 to 1.25 of `side`, each as likely.
+    transforms: a function of (image, target) for what comes out. The other properties are those of `data`. Random numbers come from torch's generator.
+    """
+
+    def __init__(self, data, share: float = 0.5, side: int = 144, transforms=None):
+        self.data, self.share, self.side, self.transforms, self.classes = data, share, side, transforms, data.classes
+
+    def __len__(self) -> int: return len(self.data)
+
+    def __getitem__(self, i: int) -> tuple:
+        image, target = self.mosaic(i) if torch.rand(()) < self.share else self.data[i]
+        return (image, target) if self.transforms is None else self.transforms(image, target)
+
+    def mosaic(self, i: int) -> tuple:
+        "A mosaic whose first piece is of picture i."
+        parts = [self.data[i]] + [self.data[int(k)] for k in torch.randint(len(self.data), (3,))]
+        height, width = parts[0][0].shape[-2:]
+        height, width = (max(round(self.side * x / min(height, width)), 8) for x in (height, width))
+        y, x = (round(side * (0.25 + 0.5 * float(torch.rand(())))) for side in (height, width))
+        image, targets = parts[0][0].new_zeros(3, height, width), []
+        for (picture, target), (top, left, h, w) in zip(parts, ((0, 0, y, x), (0, x, y, width - x), (y, 0, height - y, x), (y, x, height - y, width - x))):
+            scale = self.side * (0.5 + 0.75 * float(torch.rand(()))) / min(picture.shape[-2:])
+            image[:, top:top + h, left:left + w], target = piece(picture, target, h, w, scale)
+            targets.append({**target, "boxes": target["boxes"] + torch.tensor([left, top, left, top])})
+        joined = {name: torch.cat([target[name] for target in targets]) for name in PER_OBJECT if name in target}
+        return image, boxes_to_target(joined["boxes"], {**parts[0][1], **joined}, height, width)
+
+    def get_target(self, i: int) -> dict: return self.data.get_target(i)

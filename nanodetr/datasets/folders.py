@@ -6,7 +6,7 @@
 __all__ = ['UNLISTED', 'READERS', 'SHAPES', 'read_voc_kind', 'coco_finder', 'one_file', 'read_coco_kind', 'more_pictures',
            'read_yolo_kind', 'training_split', 'divide_training_split', 'restore_division', 'picture_name', 'Folder',
            'read_folder', 'count_all', 'refuse_split', 'check_all_records', 'record_key', 'read_rest', 'note_unlisted',
-           'judge_folder', 'judge_splits', 'open_sets', 'open_dataset']
+           'judge_folder', 'judge_splits', 'drawn_kind', 'open_sets', 'open_dataset']
 
 # %% ../../nbs/datasets/folders.ipynb #ade00005
 import os
@@ -25,6 +25,7 @@ from .shapes import ShapesDataset
 from .splits import share_out
 from .text import name_key, path_inside, refuse_file
 from .voc import declared_classes, listed_names, read_parts, voc_classes, voc_records
+from .wild import WildDataset
 from .yolo import yolo_records
 from ..errors import DataError
 
@@ -292,7 +293,11 @@ def judge_splits(folder: Folder) -> None:
 
 # %% ../../nbs/datasets/folders.ipynb #ade10007
 # the drawn data sets by name, and their levels
-SHAPES = {"shapes": "easy", "shapes-easy": "easy", "shapes-hard": "hard"}
+SHAPES = {"shapes": "easy", "shapes-easy": "easy", "shapes-hard": "hard", "shapes-wild": "wild"}
+
+def drawn_kind(spec: str) -> type:
+    "The class of the drawn data set of this name, with its .side and .most."
+    return WildDataset if SHAPES[str(spec)] == "wild" else ShapesDataset
 
 
 def open_sets(root: str | Path, **options) -> Folder:
@@ -307,11 +312,11 @@ def open_sets(root: str | Path, **options) -> Folder:
     return folder
 
 # %% ../../nbs/datasets/folders.ipynb #c4dec5a9
-def open_dataset(spec: str | Path = "shapes", split: str = "train", size: int = 64, seed: int = 0, n: int = None,
+def open_dataset(spec: str | Path = "shapes", split: str = "train", size: int = None, seed: int = 0, n: int = None,
                  transforms=None, **options) -> Dataset:
     """A data set by name or path.
 
-    spec: "shapes" or "shapes-hard", for which size, seed and n count; or a folder in any of the LAYOUTS that annotation tools
+    spec: "shapes", "shapes-hard" or "shapes-wild", for which size (default: 64 pixels, wild 96), seed and n count; or a folder in any of the LAYOUTS that annotation tools
     write: Pascal VOC, COCO, YOLO and their relatives. options: val_share, parts, backgrounds and allow_outside, as `read_folder`
     has them; seed also decides how val_share divides.
     Labels count in the order of train's classes in every split. COCO's crowd boxes are left out of the items of split "train".
@@ -319,7 +324,8 @@ def open_dataset(spec: str | Path = "shapes", split: str = "train", size: int = 
     `check_dataset` calls an error in it.
     """
     if str(spec) in SHAPES:
-        return ShapesDataset(split, size, n, seed, SHAPES[str(spec)], transforms)
+        kind = drawn_kind(spec)
+        return kind(split, kind.side if size is None else size, n, seed, SHAPES[str(spec)], transforms)
     folder = read_folder(spec, [split], seed=seed, **options)
     folder.findings.refuse()
     folder.findings.warn(folder.root)

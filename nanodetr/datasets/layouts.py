@@ -239,7 +239,7 @@ def recognise(root: str | Path, findings: Findings = None, **options) -> tuple:
     Raises DataError when there is no such folder, or when it has none of the LAYOUTS: then it lists what was found and expected.
     """
     root = Path(root)
-    if not root.is_dir(): refuse_file(root, "no such folder", "check the path, or give shapes or shapes-hard")
+    if not root.is_dir(): refuse_file(root, "no such folder", "check the path, or give shapes, shapes-hard or shapes-wild")
     tree = Tree(root)
     layout, found = search(tree, Findings() if findings is None else findings, options)
     if layout: return layout, found

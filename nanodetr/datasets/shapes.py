@@ -276,10 +276,10 @@ def shapes_target(labels: list, boxes: list, size: int, i: int) -> dict:
 SPLITS = {"train": 6000, "val": 500, "test": 500}
 
 # %% ../../nbs/datasets/shapes.ipynb #ada00011
-def check_shapes_settings(split: str, level: str, size: int, n: int, seed: int) -> None:
+def check_shapes_settings(split: str, level: str, size: int, n: int, seed: int, levels: dict = LEVELS) -> None:
     "Raise a DataError that names the first impossible setting."
     if split not in SPLITS: raise DataError(f"shapes: unknown split {split!r}; use one of {', '.join(SPLITS)}")
-    if level not in LEVELS: raise DataError(f"shapes: unknown level {level!r}; use one of {', '.join(LEVELS)}")
+    if level not in levels: raise DataError(f"shapes: unknown level {level!r}; use one of {', '.join(levels)}")
     if size < 32: raise DataError(f"shapes: size {size} is too small; use 32 pixels or more")
     if n < 1: raise DataError(f"shapes: n = {n} leaves no pictures; use 1 or more")
     if seed < 0: raise DataError(f"shapes: seed {seed} is negative; use 0 or more")
@@ -292,24 +292,28 @@ def copy_target(target: dict) -> dict:
 # %% ../../nbs/datasets/shapes.ipynb #ada00016
 class DrawnShapes(Dataset):
     "Scenes by number. Each is drawn when it is first asked for and kept as bytes, unless the whole set would take more than 2 GB."
+    # side in pixels; most objects of a picture, where they may outnumber the queries (0: they do not); pictures of each split; levels
+    side, most, splits, levels = 64, 0, SPLITS, LEVELS
 
     def __init__(self, split: str = "train", size: int = 64, n: int = None, seed: int = 0, level: str = "easy",
                  transforms=None):
-        n = SPLITS.get(split, 1) if n is None else n
-        check_shapes_settings(split, level, size, n, seed)
+        n = self.splits.get(split, 1) if n is None else n
+        check_shapes_settings(split, level, size, n, seed, self.levels)
         self.split, self.size, self.n, self.seed, self.level, self.transforms = split, size, n, seed, level, transforms
-        self.classes = list(LEVELS[level]["classes"])
-        self._key = (seed, list(SPLITS).index(split), list(LEVELS).index(level), size)
+        self.classes = list(self.levels[level]["classes"])
+        self._key = (seed, list(SPLITS).index(split), (*LEVELS, "wild").index(level), size)
         self._drawn, self._keep = {}, n * 3 * size * size < 2**31
 
     def __len__(self) -> int: return self.n
+
+    def draw(self, stream: Stream) -> tuple: return draw_shapes(stream, self.size, self.level)
 
     def _draw(self, i: int) -> tuple:
         "Picture i as (bytes, target, xyxy pixel boxes), from memory or drawn. Raises IndexError outside -n..n-1."
         if not -self.n <= i < self.n: raise IndexError(f"shapes: picture {i} of {self.n}")
         i = int(i) % self.n
         if i in self._drawn: return self._drawn[i]
-        image, labels, boxes = draw_shapes(Stream(*self._key, i), self.size, self.level)
+        image, labels, boxes = self.draw(Stream(*self._key, i))
         drawn = torch.from_numpy(image), shapes_target(labels, boxes, self.size, i), torch.tensor(boxes).reshape(-1, 4)
         if self._keep: self._drawn[i] = drawn
         return drawn
