@@ -4,7 +4,6 @@ Nothing is executed: pages show the outputs and figures saved in the notebooks. 
 _proc/site, the site is written to _docs (both ignored by git). A warning of MkDocs is an error here.
 """
 import argparse
-import functools
 import logging
 import os
 import posixpath
@@ -17,14 +16,12 @@ from pathlib import Path
 os.environ.setdefault("NO_MKDOCS_2_WARNING", "1")
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
+import explorers  # noqa: E402
 from pages import ROOT, Page, SiteError  # noqa: E402
 
 # page: {explorer: where it stands: after the code cell or before the heading that has the first of these patterns that occurs}
 EXPLORERS = {
-    "06_encoder": {"attention": [r"explore_encoder_attention\(", "What does an untrained encoder look at"]},
     "09_matching": {"matching": [r"explore_matching\(", "Where greedy fails"]},
-    "13_inside_detr": {"attention": [r"explore_encoder_attention\(", "[Ee]ncoder", "To remember"],
-                       "matching": [r"explore_matching\(", "How did it get there", "To remember"]},
 }
 
 
@@ -37,15 +34,6 @@ def settings() -> dict:
 def write(file: Path, content) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(content) if isinstance(content, bytes) else file.write_text(content, encoding="utf-8")
-
-
-@functools.cache
-def explorer_html(kind: str) -> str:
-    "An explorer as one piece of HTML: markup, data and program, without a blank line (which would end it, in Markdown)."
-    from explorer_data import data
-    part = lambda name: (HERE / "explorers" / name).read_text(encoding="utf-8")
-    html = part(f"{kind}.html").replace("DATA", data(kind)).replace("PROGRAM", part("common.js") + part(f"{kind}.js"))
-    return "\n".join(line for line in html.split("\n") if line.strip())
 
 
 def mathjax() -> bytes:
@@ -78,12 +66,14 @@ def assemble(out: Path) -> list:
     home = next(page for page in pages if page.name == "index")
     if out.exists(): shutil.rmtree(out)
     for page in pages:
-        text = page.markdown([(patterns, explorer_html(kind)) for kind, patterns in EXPLORERS.get(page.name, {}).items()])
+        text = page.markdown([(patterns, explorers.markup(kind, page.name)) for kind, patterns in EXPLORERS.get(page.name, {}).items()])
         hide = "hide: [navigation]\n" if page is home else ""
         write(out / f"{page.name}.md", f"---\ntitle: {page.title}\n{hide}---\n\n{text}")
         for name, png in page.figures.items(): write((out / page.name).parent / "figures" / name, png)
     for image in (ROOT / "nbs" / "images").iterdir(): write(out / "images" / image.name, image.read_bytes())
     write(out / "assets" / "mathjax.js", mathjax())
+    kinds = sorted({kind for found in EXPLORERS.values() for kind in found})
+    for name, text in explorers.files(kinds).items(): write(out / "assets" / "explorers" / name, text)
     write(out / "assets" / "site.css", (HERE / "site.css").read_text(encoding="utf-8"))
 
     inside = lambda folder: [page for page in pages if posixpath.dirname(page.name) == folder]
