@@ -7,6 +7,7 @@ import argparse
 import logging
 import os
 import posixpath
+import re
 import shutil
 import sys
 from configparser import ConfigParser
@@ -17,6 +18,7 @@ os.environ.setdefault("NO_MKDOCS_2_WARNING", "1")
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 import explorers  # noqa: E402
+import playground  # noqa: E402
 from pages import ROOT, Page, SiteError  # noqa: E402
 
 # page: {explorer: where it stands: after the code cell or before the heading that has the first of these patterns that occurs}
@@ -43,6 +45,25 @@ def mathjax() -> bytes:
     return found[0].locate().read_bytes()
 
 
+def ranked(name: str) -> str:
+    "How much a page counts in the search: lessons come before what is behind the scenes."
+    lesson = "/" not in name and name[:2].isdigit()
+    return f"search: {{boost: {5 if lesson else 1 if name in ('index', 'glossary') else 0.3}}}\n"
+
+
+def place_playground(text: str, out: Path) -> str:
+    "The home page with the playground in place of its moving picture, and its files below `out`. Offline, the page says why it is missing."
+    moving = re.search(r"^!\[[^\]]*\]\(images/playground\.gif\)(\{[^}]*\})?$", text, re.M)
+    if not moving: raise SiteError("nbs/index.ipynb has no picture images/playground.gif, where the playground stands")
+    assets = out / "assets" / "playground"
+    try: playground.write_files(assets)
+    except playground.Missing as why:
+        print(f"The home page has no playground: {why}", file=sys.stderr)
+        html = '<p class="needs-kernel">This build of the site has no playground: onnxruntime-web or onnx was missing.</p>'
+        return f"{text[:moving.end()]}\n\n{html}{text[moving.end():]}"
+    return text[:moving.start()] + playground.markup("assets/playground/", playground.megabytes(assets)) + text[moving.end():]
+
+
 def notebooks() -> list:
     "Every notebook: the course at the top in order, then the folders behind the scenes, solutions among them."
     found = [path for path in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts]
@@ -55,7 +76,7 @@ def dotted(module: str) -> str:
 
 def api_page(module: str, page: Page) -> str:
     notebook = posixpath.relpath(f"{page.name}.md", posixpath.dirname(f"api/{module}"))
-    return f"# nanodetr.{dotted(module)}\n\nBuilt in [{page.title}]({notebook}).\n\n::: nanodetr.{dotted(module)}\n"
+    return f"---\n{ranked('api/' + module)}---\n\n# nanodetr.{dotted(module)}\n\nBuilt in [{page.title}]({notebook}).\n\n::: nanodetr.{dotted(module)}\n"
 
 
 def assemble(out: Path) -> list:
@@ -67,8 +88,9 @@ def assemble(out: Path) -> list:
     if out.exists(): shutil.rmtree(out)
     for page in pages:
         text = page.markdown([(patterns, explorers.markup(kind, page.name)) for kind, patterns in EXPLORERS.get(page.name, {}).items()])
-        hide = "hide: [navigation]\n" if page is home else ""
-        write(out / f"{page.name}.md", f"---\ntitle: {page.title}\n{hide}---\n\n{text}")
+        hide = "hide: [navigation, toc]\n" if page is home else ""
+        if page is home: text = place_playground(text, out)
+        write(out / f"{page.name}.md", f"---\ntitle: {page.title}\n{hide}{ranked(page.name)}---\n\n{text}")
         for name, png in page.figures.items(): write((out / page.name).parent / "figures" / name, png)
     for image in (ROOT / "nbs" / "images").iterdir(): write(out / "images" / image.name, image.read_bytes())
     write(out / "assets" / "mathjax.js", mathjax())

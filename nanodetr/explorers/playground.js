@@ -1,7 +1,7 @@
 // The playground: a scene of shapes that a hand moves about, and a real DETR that answers.
 // One module for the site (the model runs in a worker, by onnxruntime-web) and for notebooks (the kernel runs it).
-import {COST, COLOURS, Frame, HEAT, INK, area, argmax, assign, clamp, colourOf, corners, costParts, css, element, giou, greedy, iou, labels, letter,
-  list, number, outline, percent, rgb, textOn, total, write} from "./core.js";
+import {COST, Frame, HEAT, area, argmax, assign, clamp, colourOf, corners, costParts, css, element, giou, greedy, iou, labels, letter,
+  list, luminance, number, outline, percent, total} from "./core.js";
 
 // ---------------------------------------------------------------- a scene and its pixels, as nanodetr/datasets/shapes.py draws them
 
@@ -357,8 +357,8 @@ const STYLE = `
 .ndx .ndp-loss td, .ndx .ndp-loss th { height: auto; }
 .ndx .ndp-loss th:first-child { width: 5.4em; } .ndp-bar { display: block; height: 4px; border-radius: 2px; background: var(--lit); min-width: 1px; }
 .ndp-note { margin: 5px 0 0; font-size: 12px; color: var(--quiet); } .ndp-verdict { margin: 6px 0 0; min-height: 1.45em; }
-.ndx ul.ndp-dares { list-style: none; margin: 0; padding: 0; display: grid; gap: 6px; }
-.ndx .ndp-dares li { margin: 0; padding: 6px 10px 6px 32px; position: relative; background: var(--soft); border-radius: 7px; }
+.ndx.ndx-playground ul.ndp-dares { list-style: none; margin: 0; padding: 0; display: grid; gap: 6px; }
+.ndx.ndx-playground .ndp-dares li { margin: 0; padding: 6px 10px 6px 32px; position: relative; background: var(--soft); border-radius: 7px; }
 .ndp-dares li::before { content: "\\25CB"; position: absolute; left: 11px; } .ndp-dares li.ndp-won::before { content: "\\2713"; color: #17915A; font-weight: 800; }
 .ndp-dares li.ndp-won { box-shadow: inset 3px 0 0 #17915A; } .ndp-dares small { display: block; color: var(--quiet); font-size: 12px; }
 .ndx.ndx-playground .ndx-said { min-height: 2.9em; margin: 6px 0 0; }
@@ -369,9 +369,9 @@ const STYLE = `
 `;
 
 const DARES = [
-  ["twice", "Make it see one object twice.", "A switch makes it easy. Without one it is a real challenge."],
-  ["greedy", "Find costs for which greedy pays more than the Hungarian assignment.", "Move shapes close together, or move the weights."],
-  ["wrong", "Make it call a shape by a wrong name, with a score above 80 %.", "What is a very flat ellipse?"],
+  ["twice", "Make it see one object twice.", "One of the switches makes it easy. Without a switch it is hard."],
+  ["greedy", "Find costs for which greedy pays more than the Hungarian assignment.", "A trained model leaves no choice. Early in its training one query is cheap for two objects; then the weights decide."],
+  ["wrong", "Make it call a shape by a wrong name, with a score above 80 %.", "What does it say about a very small shape, or a very long one?"],
 ];
 
 // ---------------------------------------------------------------- the playground
@@ -381,7 +381,7 @@ export async function mount(place, facts, engine) {
   const {classes, queries, stages} = facts;
   const frame = new Frame(place, "playground", {stage: stages.length - 1, mirrored: false, cut: false, padding: "none", query: "-", pixels: false, class: 1, l1: 5, giou: 2});
   const {root} = frame, silent = new Set(), won = new Set();
-  root.prepend(element("style", {textContent: STYLE}));
+  root.append(element("style", {textContent: STYLE}));
   frame.main.className = "ndp";
   frame.row.remove();
 
@@ -748,7 +748,7 @@ export async function mount(place, facts, engine) {
       line.cells[0].style.fontWeight = taking[i] === q ? 800 : 500;
       kinds.forEach((_, t) => {
         const td = line.cells[t + 1], ground_ = COST((cost[i][t] - low) / (high - low || 1)), best = owner[t] === taking[i], dot = greedyOwner[t] === taking[i];
-        td.textContent = number(cost[i][t]), td.style.background = css(ground_), td.style.color = textOn(ground_);
+        td.textContent = number(cost[i][t]), td.style.background = css(ground_), td.style.color = luminance(ground_) < 0.179 ? "#fff" : "#000";
         td.className = `${best ? "best" : ""} ${dot ? "greedy" : ""}`;
         td.title = `q${taking[i]} for ${letter(t)}${best ? ", Hungarian" : ""}${dot ? ", greedy" : ""}`;
       });
