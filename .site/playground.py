@@ -95,7 +95,7 @@ def megabytes(folder: Path) -> float:
 
 def markup(assets: str, size: float) -> str:
     "The playground on a page, as HTML without a blank line, which would end it in Markdown: a picture, and the rest at a click."
-    still = lambda name, mode: f'<img src="images/{name}" class="only-{mode}" alt="" width="1180" height="640" loading="lazy">'
+    still = lambda name, mode: f'<img src="images/{name}" class="only-{mode}" alt="" width="1180" height="771" loading="lazy">'
     return f"""<div class="playground" id="playground" data-from="{assets}">
 <button type="button" class="playground-start">{still("playground.png", "light")}{still("playground_dark.png", "dark")}<span class="playground-go"><b>Play</b> A real DETR, in your browser: {size:.0f} MB, nothing is sent anywhere</span></button>
 <noscript><p>The playground needs JavaScript. The <a href="00_tour/">tour</a> shows the same in still pictures.</p></noscript>

@@ -335,3 +335,59 @@ def test_attention_explorer_shows_what_the_mask_is_for(visit):
     root.locator("select[data-name=view]").select_option("2")
     assert "is lost on padding" in sentence.text_content() and masked != pictures(root) != before
     keep(root, "attention_padded")
+
+
+# --- the home page, and what a stranger needs
+
+def test_home_is_light_until_the_playground_is_asked_for(visit, site):
+    if not (site / "assets" / "playground").is_dir(): pytest.skip("this site was built without the playground")
+    page = visit("#start")
+    sizes = {}
+    page.on("response", lambda r: sizes.__setitem__(r.url, len(r.body()) if r.ok else 0))
+    page.reload(wait_until="load")
+    page.wait_for_timeout(300)
+    early = [url for url in sizes if "/assets/playground/" in url or "/assets/explorers/" in url]
+    assert not early and page.locator(".playground-start img:visible").evaluate("image => image.complete && image.naturalWidth > 0")
+    weight = sum(size for url, size in sizes.items() if "search" not in url)
+    print(f"\nthe home page: {len(sizes)} requests, {weight / 1e6:.2f} MB without the search index")
+    assert weight < 1.5e6
+    page.locator(".playground-start").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#playground.ready .ndx-playground[data-answers][data-idle=true]")
+    found = json.loads(page.get_attribute(".ndx-playground", "data-detections"))
+    assert sorted(d["label"] for d in found) == ["cross", "ellipse", "rectangle", "triangle"]
+    assert page.evaluate("document.activeElement.dataset.thing") == "0"  # the keyboard goes on from there
+    page.keyboard.press("ArrowDown")
+    page.wait_for_function("document.querySelector('.ndx-playground').dataset.scene.includes('20,20,13')")
+    keep(page.locator("#playground"), "playground")
+
+
+def test_home_names_what_can_be_pressed(visit):
+    page = visit("", width=390, scheme="dark")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    nameless = page.evaluate("""() => [...document.querySelectorAll('main :is(a, button, input, img)')].filter(e => e.offsetParent && !(e.getAttribute('aria-label') || e.title
+        || e.textContent.trim() || e.alt || e.labels?.[0]?.textContent.trim() || (e.tagName === 'IMG' && e.closest('button')))).map(e => e.outerHTML.slice(0, 120))""")
+    assert not nameless
+    keep(page.locator("main"), "home_phone")
+
+
+@pytest.mark.parametrize("query, lesson", [("hungarian", "09_matching"), ("GIoU gradient", "01_boxes"), ("positional encoding", "04_positional_encoding")])
+def test_search_finds_the_lesson_first(visit, query, lesson):
+    page = visit(f"?q={query}")  # as a link to a search
+    page.wait_for_selector(f".md-search-result__item a[href*='h={query.split()[0]}' i]")
+    found = page.locator(".md-search-result__item > .md-search-result__link").evaluate_all("all => all.map(a => new URL(a.href).pathname)")
+    assert lesson in found[0], found[:4]
+
+
+def test_a_lesson_leads_on(site):
+    text = (site / "05_attention" / "index.html").read_text(encoding="utf-8")
+    for words in ('href="../api/attention/#nanodetr.attention.attend"', "View on GitHub", "Download notebook", "/raw/main/nbs/05_attention.ipynb",
+                  '<meta property="og:image" content="https://', "images/playground.png"): assert words in text, words
+    figure = re.search(r'<a class="enlarge" href="(\.\./figures/[^"]+)"[^>]*><img[^>]*src="([^"]+)"', text)
+    assert figure and figure[1] == figure[2]
+
+
+def test_api_headings_are_qualified_and_parameters_are_tables(site):
+    text = (site / "api" / "attention" / "index.html").read_text(encoding="utf-8")
+    assert re.search(r'id="nanodetr.attention.attend" class="doc doc-heading">.*?nanodetr\.attention\.attend', text, re.S)
+    assert re.search(r"<table>\s*<thead>\s*<tr>\s*<th>Name</th>\s*<th>Type</th>\s*<th>Description</th>", text)

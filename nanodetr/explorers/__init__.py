@@ -8,3 +8,4 @@ from .decoder_attention import *
 from .matching import *
 from .replay import *
 from .detections import *
+from .playground import *
