@@ -424,7 +424,7 @@ def _half_pair_words(cost, q, t, pairs, empty) -> str:
 
 # %% ../../nbs/explorers/matching.ipynb #bf9ba23d
 def matching_data(said, scenes, stages, classes=None) -> dict:
-    "The JSON of matching.js. said[stage][layer]: logits (B,Q,C+1) and boxes (B,Q,4); scenes: [(image, target), ...]; stages: names."
+    "The JSON of matching.js. said: by stage and layer, logits (B,Q,C+1) and boxes (B,Q,4); scenes: (image, target) pairs; stages: names."
     count = said[0][0][0].shape[-1] - 1
     says = lambda logits, boxes: {"probs": rounded(logits.softmax(-1)), "boxes": rounded(boxes)}
     return {
