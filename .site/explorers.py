@@ -8,13 +8,22 @@ import json
 from pathlib import Path
 
 from nanodetr.data import ShapesDataset
-from nanodetr.explorers import explore_matching, load_snapshots
+from nanodetr.explorers import explore_decoder_attention, explore_encoder_attention, explore_matching, explore_replay, load_snapshots
 from nanodetr.model import DETR
 
 MODULES = Path(__file__).resolve().parent.parent / "nanodetr" / "explorers"
 LIMIT = 400_000  # bytes that an explorer's numbers may take on their way, compressed as servers do it
 
 TITLES = {
+    "encoder_attention": ("Try it here: where does a cell look?",
+                          "A picture in the encoder of the trained <code>nano-shapes</code> model. Point at a cell of the feature map, press it, or focus the picture and use the "
+                          "arrow keys. Each small map is one head of one layer: bright is where that cell looks. Then pad the canvas, and take the mask away."),
+    "decoder_attention": ("Try it here: what does a query look at?",
+                          "One query in the decoder of the trained <code>nano-shapes</code> model: its box, whom it listens to, and where each head of each layer looks. Press a box or a bar "
+                          "to choose its query. Find two queries on the same object, leave out the one that wins, and see who takes its place."),
+    "replay": ("Try it here: a training, replayed",
+               "The <code>nano-shapes</code> model at eight moments of its training. Press play. Watch the boxes leave the middle, each query find its part of the picture, "
+               "and the pairs settle. Press a dot to follow one query."),
     "matching": ("Try it here: who answers for what?",
                  "Rows are the queries of the trained <code>nano-shapes</code> model, columns the objects of a picture it has not seen. Drag the weights of the "
                  "three costs: both assignments are computed anew at every step. Solid frames are the pairs shown, dashed ones the other way's. Point at a cell, a row, "
@@ -31,8 +40,12 @@ def parts():
 def explorer(kind: str):
     "(data, state) of the explorer `kind`."
     model, snapshots, val = parts()
-    scenes = lambda *numbers: [list(column) for column in zip(*(val[i] for i in numbers))]
-    make = {"matching": lambda: explore_matching(snapshots, *scenes(355, 213, 278, 224, 128, 3), classes=val.classes, live="numbers")}
+    scenes = lambda numbers: [list(column) for column in zip(*(val[i] for i in numbers))]
+    make = {
+        "encoder_attention": lambda: explore_encoder_attention(model, scenes((0, 2))[0], live="numbers"),
+        "decoder_attention": lambda: explore_decoder_attention(model, scenes((0, 2, 3))[0], live="numbers"),
+        "matching": lambda: explore_matching(snapshots, *scenes((355, 213, 278, 224, 128, 3)), classes=val.classes, live="numbers"),
+        "replay": lambda: explore_replay(snapshots, *scenes(range(100)), classes=val.classes, live="numbers")}
     return make[kind]()
 
 

@@ -3,7 +3,7 @@
 
 // ---------------------------------------------------------------- colours
 
-export const COLOURS = ["#2678D1", "#E0660B", "#17915A", "#D42E72", "#8757E8", "#0B8F9C"];  // one for each object, as in nanodetr.plots
+export const COLOURS = ["#2678D1", "#E0660B", "#17915A", "#D42E72", "#8757E8", "#0B8F9C", "#A87A00", "#D3352B", "#95613A", "#5F8F1A", "#C753B0", "#64748B"];  // as in nanodetr.plots
 export const INK = "#1F2430", LIT = "#E0660B", CELL = "#7CE0FF";
 
 export const colourOf = i => COLOURS[i % COLOURS.length];
@@ -288,7 +288,7 @@ const STYLE = `
 .ndx-main { display: grid; gap: 16px; align-items: start; }
 .ndx-cell { min-width: 0; }
 .ndx-head { font-weight: 650; margin: 0 0 5px; display: flex; flex-wrap: wrap; gap: 0 10px; align-items: baseline; }
-.ndx-head small { font-weight: 400; font-size: 11.5px; color: var(--quiet); }
+.ndx-head small { font-weight: 400; font-size: 11.5px; color: var(--quiet); flex: 1 0 100%; min-height: 1.45em; }
 .ndx canvas { display: block; width: 100%; border-radius: 5px; max-width: none; }
 .ndx canvas[tabindex] { cursor: crosshair; touch-action: pan-y; }
 .ndx-said { margin: 10px 0 0; min-height: 4.4em; line-height: 1.45; } .ndx-said b { font-weight: 650; }
@@ -503,7 +503,7 @@ export class Frame {
 // What anywidget asks of a module, from `mount(place, data, state, changed)`, which returns a Frame or a promise of one.
 export function forNotebook(mount) {
   async function render({model, el}) {
-    const keys = model.get("keys"), state = Object.fromEntries(keys.map(key => [key, model.get(key)]));
+    const keys = model.get("movable"), state = Object.fromEntries(keys.map(key => [key, model.get(key)]));
     const frame = await mount(el, model.get("data"), state, news => {
       for (const [key, value] of Object.entries(news)) if (keys.includes(key)) model.set(key, value);
       model.save_changes();

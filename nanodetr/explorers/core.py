@@ -348,10 +348,9 @@ def packed(weights, letters: int = 2) -> dict:
 def live_module(name: str) -> str:
     "The explorer `name` (such as \"matching\") and core.js as the text of one ES module that imports nothing."
     read = lambda file: (files("nanodetr") / "explorers" / f"{file}.js").read_text(encoding="utf-8")
-    core = re.sub(r"^export (?=const|function|class|async)", "", read("core"), flags=re.M)
     module, found = re.subn(r'^import \{[^}]*\} from "\./core\.js";$', "", read(name), flags=re.M)
     assert found == 1, f"{name}.js has to import from core.js in one statement"
-    return core + module
+    return re.sub(r"^export (?=const|function|class|async)", "", read("core") + module, flags=re.M)
 
 
 def can_be_live() -> bool:
@@ -377,7 +376,7 @@ def live_class():
 
     class LiveExplorer(anywidget.AnyWidget):
         "An explorer that the browser draws. Made by `make_explorer`."
-        data, keys = traitlets.Dict().tag(sync=True), traitlets.List().tag(sync=True)
+        data, movable = traitlets.Dict().tag(sync=True), traitlets.List().tag(sync=True)
 
         @property
         def values(self) -> dict:
@@ -414,7 +413,7 @@ def make_live(name: str, data: dict, controls: dict, draw):
 
     traits = {key: traitlets.Any(control.value).tag(sync=True) for key, control in controls.items()}
     members = {"_esm": live_module(name), "check": traitlets.validate(*traits)(check), "controls": controls, "draw": staticmethod(draw)}
-    return type(f"Live_{name}", (live_class(),), members | traits)(data=data, keys=list(controls))
+    return type(f"Live_{name}", (live_class(),), members | traits)(data=data, movable=list(controls))
 
 
 class Numbers(NamedTuple):

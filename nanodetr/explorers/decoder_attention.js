@@ -55,7 +55,8 @@ export async function mount(place, data, given = {}, changed = () => {}) {
   }
 
   function drawBars(state, pass, query, hover) {
-    const [context, width, height] = bars.begin(150), rows = listens(pass, state.layer - 1, query), sums = rows.map(row => row.reduce((a, b) => a + b, 0) / heads);
+    const spare = state.leave_out < 0 ? 0 : Math.round((left.clientWidth - whole.cell.clientWidth) * tallest);
+    const [context, width, height] = bars.begin(150 + spare), rows = listens(pass, state.layer - 1, query), sums = rows.map(row => row.reduce((a, b) => a + b, 0) / heads);
     const boxes = pass.boxes[state.layer - 1], scores = pass.scores[state.layer - 1], same = onTheSame(boxes, query, state.leave_out);
     const kept = all.filter(q => q !== state.leave_out && q !== query).sort((a, b) => sums[b] - sums[a]).slice(0, Math.max(4, Math.floor(width / 26) - 1));
     const listed = [query, ...kept].sort((a, b) => a - b), step = width / Math.max(listed.length, 6), floor = height - 32, most = Math.max(0.3, ...sums) * 1.16;
@@ -147,7 +148,6 @@ export async function mount(place, data, given = {}, changed = () => {}) {
     const scene = scenes[state.image], full = scene.passes[-1], pass = scene.passes[state.leave_out] || full, out = state.leave_out;
     const query = hover && hover.query !== undefined && hover.peek ? hover.query : state.query;
     pictures.style.gridTemplateColumns = out < 0 ? "minmax(0,1fr)" : "minmax(0,1fr) minmax(0,1fr)";
-    pictures.style.minHeight = `${Math.round(left.clientWidth * tallest) + 26}px`;  // two small pictures take no less room than a large one
     without.cell.hidden = out < 0;
     shown = drawScene(whole, state, full, query, -1, out < 0 ? `After layer ${state.layer}` : "All asked", out < 0 ? "orange: chosen, blue: on the same, dashed: no object" : `after layer ${state.layer}`);
     if (out >= 0) shownWithout = drawScene(without, state, pass, query === out ? -2 : query, out, `Without q${out}`, "");

@@ -132,11 +132,11 @@ def with_gap(x, dim, at) -> torch.Tensor:
     return torch.cat([before, torch.zeros_like(x.narrow(dim, 0, 1)), after], dim)
 
 # %% ../../nbs/explorers/decoder_attention.ipynb #a5cfd47b
-def decoder_data(scenes, classes, letters: int = 2) -> dict:
-    "The JSON of decoder_attention.js, from a list of `DecoderScene`. letters: digits per weight, see `packed`."
+def decoder_data(scenes, classes) -> dict:
+    "The JSON of decoder_attention.js, from a list of `DecoderScene`."
     def asked(scene, left_out):
         said = scene.asked(left_out)
-        return {"cross": packed(said["cross"], letters), "self": packed(said["self"], letters), "boxes": rounded(said["boxes"], 1),
+        return {"cross": packed(said["cross"]), "self": packed(said["self"]), "boxes": rounded(said["boxes"], 1),
                 "scores": rounded(said["scores"], 3), "labels": said["labels"].tolist()}
 
     layers, heads, queries, _ = scenes[0].asked()["cross"].shape
@@ -208,5 +208,5 @@ def explore_decoder_attention(model, images, classes=None, live=None) -> Explore
         "layer": choice("layer", list(range(1, layers + 1)), min(2, layers)),
         "leave_out": choice("leave out", [("none", -1), *((f"q{q}", q) for q in range(queries))]), "smooth": switch("smooth", True, "100px")}
     numbers = (queries + 1) * sum(weights.numel() for scene in scenes for weights in (scene.asked()["cross"], scene.asked()["self"]))
-    return make_explorer(draw, controls, "decoder_attention", lambda: decoder_data(scenes, names, 1 if live == "numbers" else 2), picture,
-                         live=live, small=numbers < 6_000_000)
+    return make_explorer(draw, controls, "decoder_attention", lambda: decoder_data(scenes, names), picture, live=live,
+                         small=numbers < 6_000_000)

@@ -45,7 +45,7 @@ export async function mount(place, data, given = {}, changed = () => {}) {
 
   const paddingOf = (scene, view) => cellsIn([0, 0, scene.width, scene.height], view).map(inside => !inside);
 
-  function drawScene(state, cell, view) {
+  function drawScene(state, [row, column], view) {
     const scene = scenes[state.image], [context, width, height] = scenePanel.begin(w => Math.round(w * tallest));
     const wide = Math.min(width, height * view.width / view.height), scale = wide / view.width, high = view.height * scale;
     context.fillStyle = "#d9dce2", context.fillRect(0, 0, wide, high);
@@ -59,7 +59,6 @@ export async function mount(place, data, given = {}, changed = () => {}) {
     const boxes = scene.boxes.map(box => box.map(x => x * scale));
     for (const box of boxes) outline(context, box, "#fff", {width: 1.2, dash: [4, 3], halo: "rgba(31,36,48,.8)"});
     labels(context, scene.names.map((name, i) => ({text: name, box: boxes[i], fill: "#344054"})), wide, high, 10.5);
-    const [row, column] = [Math.floor(cell / view.columns), cell % view.columns];
     outline(context, [column * wide / view.columns, row * high / view.rows, (column + 1) * wide / view.columns, (row + 1) * high / view.rows], CELL, {width: 2.6, halo: INK});
     if (view.width > scene.width * 1.01) write(context, "padding", wide - 6, high - 9, {size: 11, colour: "#4B5565", align: "right"});
     scenePanel.title("Pick a cell", `row ${row}, column ${column}`);
@@ -96,9 +95,9 @@ export async function mount(place, data, given = {}, changed = () => {}) {
 
   function draw(state, hover) {
     const scene = scenes[state.image], view = viewOf(state), at = hover && hover.cell ? hover.cell : [state.row, state.column], pair = beside && "mask forgotten" in scene.views;
-    const cell = at[0] * view.columns + at[1], cells = view.rows * view.columns;
+    const cell = at[0] * view.columns + at[1];
     const [on, region] = objectAt(scene, view, cell), lost = paddingOf(scene, view);
-    drawScene(state, cell, pair ? scene.views.padded : view);
+    drawScene(state, at, pair ? scene.views.padded : view);
     grid = [];
     const width = mapPanel.cell.clientWidth, narrow = frame.root.classList.contains("ndx-narrow");
     const own = row => region.some(Boolean) ? `${percent(share(row, region))} ${on < 0 ? "objects" : "own"}` : "";
@@ -109,8 +108,8 @@ export async function mount(place, data, given = {}, changed = () => {}) {
     };
     if (pair) {
       const half = narrow ? width : (width - 20) / 2, a = scene.views.padded, b = scene.views["mask forgotten"];
-      const wideCell = at[0] * a.columns + at[1], out = paddingOf(scene, a);
-      const each = row => `${percent(share(row, out))} lost`;
+      const wideCell = at[0] * a.columns + at[1], wideLost = paddingOf(scene, a);
+      const each = row => `${percent(share(row, wideLost))} lost`;
       const high = Math.ceil(tall(half, {height: tallest, width: 1}));
       const [context] = mapPanel.begin(narrow ? 2 * high + 14 : Math.max(high, 10));
       band(context, state, a, wideCell, 0, 0, half, each, ", with the mask");
@@ -121,18 +120,18 @@ export async function mount(place, data, given = {}, changed = () => {}) {
       band(context, state, view, cell, 0, 0, wide, state.padding === "mask forgotten" ? astray : own, "");
       mapPanel.title("Where it looks", `each map is scaled to its own largest weight${narrow ? "" : ", below it on the right"}`);
     }
-    // the sentence: the state's cell, not the pointer's
-    const chosen = state.row * view.columns + state.column, [object, mine] = objectAt(scene, view, chosen), weights = weightsOf(view);
-    const rows = Array.from({length: layers * heads}, (_, map) => rowOf(weights, cells, map, chosen));
-    const shares = rows.map(row => share(row, state.padding === "mask forgotten" ? lost : mine)), best = shares.indexOf(Math.max(...shares));
+    // the sentence: about the state's cell, not the pointer's
+    const mode = pair ? "mask forgotten" : state.padding, told = scene.views[mode], chosen = state.row * told.columns + state.column, weights = weightsOf(told);
+    const [object, mine] = objectAt(scene, told, chosen), out = paddingOf(scene, told), forgotten = mode === "mask forgotten";
+    const rows = Array.from({length: layers * heads}, (_, map) => rowOf(weights, told.rows * told.columns, map, chosen));
+    const shares = rows.map(row => share(row, forgotten ? out : mine)), best = shares.indexOf(Math.max(...shares));
     const mean = shares.reduce((a, b) => a + b, 0) / shares.length, most = `ayer ${Math.floor(best / heads) + 1}, head ${best % heads + 1}`;
     let text;
-    if (state.padding === "mask forgotten") {
-      text = `The mask is forgotten: ${percent(mean)} of this cell's weight is lost on padding (l${most}: ${percent(shares[best])}). Objects found with the mask: ${scene.views.padded.found}; without it: ${view.found}.`;
-    } else if (object >= 0) text = `The cell lies on the ${scene.names[object]}, which covers ${percent(part(mine))} of the map. L${most} puts most weight on it: ${percent(shares[best])}.`;
+    if (forgotten) text = `The mask is forgotten: ${percent(mean)} of this cell's weight is lost on padding (l${most}: ${percent(shares[best])}). Objects found with the mask: ${scene.views.padded.found}; without it: ${told.found}.`;
+    else if (object >= 0) text = `The cell lies on the ${scene.names[object]}, which covers ${percent(part(mine))} of the map. L${most} puts most weight on it: ${percent(shares[best])}.`;
     else if (mine.some(Boolean)) text = `The cell lies on no object. Objects cover ${percent(part(mine))} of the map and get ${percent(mean)} of its weight; most in l${most}: ${percent(shares[best])}.`;
     else text = "No object was found in this image.";
-    if (state.padding === "padded") text += ` Padding is ${percent(part(lost))} of the canvas and gets ${percent(rows.reduce((sum, row) => sum + share(row, lost), 0))} of the weight.`;
+    if (mode === "padded") text += ` Padding is ${percent(part(out))} of the canvas and gets ${percent(rows.reduce((sum, row) => sum + share(row, out), 0))} of the weight.`;
     frame.say(text);
     if (hover && hover.map !== undefined) {
       const there = hover.view === undefined ? view : scene.views[hover.view], value = rowOf(weightsOf(there), there.rows * there.columns, hover.map, at[0] * there.columns + at[1])[hover.to[0] * there.columns + hover.to[1]];

@@ -194,11 +194,11 @@ class EncoderScene:
         return None, torch.stack(cells).any(0) if cells else torch.zeros(shape, dtype=torch.bool)
 
 # %% ../../nbs/explorers/encoder_attention.ipynb #ea6901e7
-def encoder_data(scenes, letters: int = 2) -> dict:
-    "The JSON of encoder_attention.js, from a list of `EncoderScene`. letters: digits per weight, see `packed`."
+def encoder_data(scenes) -> dict:
+    "The JSON of encoder_attention.js, from a list of `EncoderScene`."
     def view(scene, name):
         (rows, columns), (_, height, width) = scene.shape[name], scene.canvas[name].shape
-        return {"rows": rows, "columns": columns, "width": width, "height": height, "found": scene.count[name], "weights": packed(scene.weights[name], letters)}
+        return {"rows": rows, "columns": columns, "width": width, "height": height, "found": scene.count[name], "weights": packed(scene.weights[name])}
 
     layers, heads = scenes[0].weights["none"].shape[:2]
     return {"layers": layers, "heads": heads, "scenes": [
@@ -256,9 +256,12 @@ def explore_encoder_attention(model, images, classes=None, padded=True, live=Non
     high, wide = (max(s.shape["none"][k] for s in scenes) for k in (0, 1))
     first, controls = scenes[0], {"image": choice("image", list(range(len(images))))}
     row, column = first.shape["none"][0] // 2, first.shape["none"][1] // 2
+    if len(first.boxes):  # the middle of the largest object
+        x0, y0, x1, y1 = max(first.boxes.tolist(), key=lambda b: (b[2] - b[0]) * (b[3] - b[1]))
+        row, column = int((y0 + y1) / 2 * first.shape["none"][0] / first.size[0]), int((x0 + x1) / 2 * first.shape["none"][1] / first.size[1])
     controls |= {"row": slider("row", 0, high - 1, row), "column": slider("column", 0, wide - 1, column)}
     if padded: controls["padding"] = choice("padding", PADDING)
     controls["smooth"] = switch("smooth", True, "100px")
     numbers = sum(weights.numel() for scene in scenes for weights in scene.weights.values())
-    return make_explorer(draw, controls, "encoder_attention", lambda: encoder_data(scenes, 1 if live == "numbers" else 2), picture,
-                         live=live, small=numbers < 6_000_000)
+    return make_explorer(draw, controls, "encoder_attention", lambda: encoder_data(scenes), picture, live=live,
+                         small=numbers < 6_000_000)
