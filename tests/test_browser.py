@@ -375,7 +375,7 @@ def test_a_live_explorer_follows_hand_and_kernel(opened, notebook, variable, mod
     data = lambda name: root.get_attribute(f"data-{name.strip('_').replace('_', '-')}")
     sentence, hint = (lambda: root.locator("[data-name=sentence]").inner_text()), (lambda: root.locator("[data-name=hint]").inner_text())
     values = lambda: page.kernel(f"{variable}.values")
-    text = lambda value: {True: "true", False: "false"}.get(value, f"{value:g}" if isinstance(value, (int, float)) else value)
+    text = lambda value: str(value).lower() if isinstance(value, bool) else value if isinstance(value, str) else f"{value:g}"  # as JavaScript writes it
     agree = lambda: all(data(name) == text(value) for name, value in values().items())
     state = lambda: [data(name) for name in moves]
     drawn = lambda: root.locator("canvas").evaluate_all("all => all.map(canvas => canvas.toDataURL()).join()")

@@ -305,6 +305,8 @@ export function element(tag, properties = {}, ...children) {
     if (name in made && name !== "role") made[name] = value;
     else made.setAttribute(name, value);
   }
+  // Lumino, under JupyterLab, takes letters and arrows for shortcuts (x cuts a cell), unless what has the focus says no
+  if (["input", "button", "canvas"].includes(tag)) made.setAttribute("data-lm-suppress-shortcuts", "true");
   made.append(...children);
   return made;
 }
@@ -319,8 +321,7 @@ export class Frame {
   constructor(place, name, state, changed = () => {}) {
     this.state = {...state}, this.changed = changed, this.hover = null, this.syncs = [], this.surfaces = [];
     this.draw = () => {}, this.clean = state => state;
-    // Lumino, under JupyterLab, would take arrows and letters for its own shortcuts
-    this.root = element("div", {className: `ndx ndx-${name}`, "data-explorer": name, "data-lm-suppress-shortcuts": "true"});
+    this.root = element("div", {className: `ndx ndx-${name}`, "data-explorer": name});
     this.row = element("div", {className: "ndx-row"});
     this.main = element("div", {className: "ndx-main"});
     this.said = element("p", {className: "ndx-said", "data-name": "sentence", "aria-live": "polite"});

@@ -58,7 +58,7 @@ export async function mount(place, data, given = {}, changed = () => {}) {
     const spare = state.leave_out < 0 ? 0 : Math.round((left.clientWidth - whole.cell.clientWidth) * tallest);
     const [context, width, height] = bars.begin(150 + spare), rows = listens(pass, state.layer - 1, query), sums = rows.map(row => row.reduce((a, b) => a + b, 0) / heads);
     const boxes = pass.boxes[state.layer - 1], scores = pass.scores[state.layer - 1], same = onTheSame(boxes, query, state.leave_out);
-    const kept = all.filter(q => q !== state.leave_out && q !== query).sort((a, b) => sums[b] - sums[a]).slice(0, Math.max(4, Math.floor(width / 26) - 1));
+    const kept = all.filter(q => q !== state.leave_out && q !== query).sort((a, b) => sums[b] - sums[a]).slice(0, Math.max(4, Math.floor(width / 21) - 1));
     const listed = [query, ...kept].sort((a, b) => a - b), step = width / Math.max(listed.length, 6), floor = height - 32, most = Math.max(0.3, ...sums) * 1.16;
     slots = [];
     listed.forEach((q, k) => {
