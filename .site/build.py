@@ -51,9 +51,10 @@ def mathjax() -> bytes:
 
 
 def ranked(name: str) -> str:
-    "How much a page counts in the search: lessons come before what is behind the scenes."
-    lesson = "/" not in name and name[:2].isdigit()
-    return f"search: {{boost: {5 if lesson else 1 if name in ('index', 'glossary') else 0.3}}}\n"
+    "How much a page counts in the search: lessons before what is behind the scenes, and the lesson that introduces a thing before later ones."
+    boost = 1.0 if name in ("index", "glossary") else 0.3
+    if "/" not in name and name[:2].isdigit(): boost = 8 - 0.35 * int(name[:2]) if int(name[:2]) else 3
+    return f"search: {{boost: {boost:g}}}\n"
 
 
 def place_playground(text: str, out: Path) -> str:

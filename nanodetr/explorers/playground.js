@@ -362,7 +362,8 @@ const STYLE = `
 .ndp-dares li::before { content: "\\25CB"; position: absolute; left: 11px; } .ndp-dares li.ndp-won::before { content: "\\2713"; color: #17915A; font-weight: 800; }
 .ndp-dares li.ndp-won { box-shadow: inset 3px 0 0 #17915A; } .ndp-dares small { display: block; color: var(--quiet); font-size: 12px; }
 .ndx.ndx-playground .ndx-said { min-height: 2.9em; margin: 6px 0 0; }
-.ndx.ndx-playground small { opacity: 1; }
+.ndx.ndx-playground small { opacity: 1; } .ndx.ndx-playground .ndx-head { display: flex; flex-wrap: wrap; gap: 0 10px; align-items: baseline; }
+.ndx.ndx-playground .ndx-head small { flex: 0 1 auto; width: auto; min-height: 0; display: inline; }
 .ndx-playground.ndx-narrow .ndp, .ndx-playground.ndx-narrow .ndp-below { grid-template-columns: minmax(0, 1fr); }
 .ndx-playground.ndx-narrow .ndp-queries { grid-template-columns: repeat(4, minmax(0, 1fr)); }
 @media (hover: none) { .ndp-keys { display: none; } }
@@ -395,7 +396,7 @@ export async function mount(place, facts, engine) {
   frame.main.append(left, right, below);
   const part = (parent, title, note = "") => {
     const box = element("section", {className: "ndp-part", "aria-label": title});
-    if (title) box.append(element("div", {className: "ndx-head"}, element("span", {textContent: title}), element("small", {textContent: note})));
+    if (title) box.append(element("div", {className: "ndx-head"}, element("span", {textContent: title}), ...(note ? [element("small", {textContent: note})] : [])));
     parent.append(box);
     return box;
   };
