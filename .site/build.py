@@ -4,6 +4,7 @@ Nothing is executed: pages show the outputs and figures saved in the notebooks. 
 _proc/site, the site is written to _docs (both ignored by git). A warning of MkDocs is an error here.
 """
 import argparse
+import json
 import logging
 import os
 import posixpath
@@ -31,6 +32,27 @@ EXPLORERS = {
                        "replay": [r"explore_replay\("]},
 }
 
+# what a reader may search for: the lesson that introduces it comes first
+TOPICS = {
+    "00_tour": ["start", "first steps"],
+    "01_boxes": ["IoU", "GIoU", "GIoU gradient", "box formats"],
+    "02_data": ["dataset", "padding mask", "collate"],
+    "03_backbone": ["backbone", "ResNet", "frozen batch norm", "receptive field"],
+    "04_positional_encoding": ["positional encoding", "sine positions"],
+    "05_attention": ["attention", "multi-head attention", "query key value", "softmax"],
+    "06_encoder": ["encoder", "layer norm", "residual"],
+    "07_decoder": ["decoder", "object queries", "cross-attention"],
+    "08_model": ["DETR", "forward pass", "detect"],
+    "09_matching": ["Hungarian", "matching", "assignment", "greedy"],
+    "10_loss": ["loss", "no-object weight", "auxiliary losses", "deep supervision"],
+    "11_training": ["training", "learning rate", "gradient accumulation", "overfit"],
+    "12_evaluation": ["average precision", "AP", "precision recall"],
+    "13_inside_detr": ["ablation", "attention maps", "duplicates"],
+    "14_your_photos": ["your own photos", "fine-tuning", "transfer"],
+    "16_voc": ["Pascal VOC"],
+    "17_benchmarks": ["benchmark", "speed", "roofline"],
+}
+
 
 def settings() -> dict:
     config = ConfigParser(delimiters=["="])
@@ -54,7 +76,7 @@ def ranked(name: str) -> str:
     "How much a page counts in the search: lessons before what is behind the scenes, and the lesson that introduces a thing before later ones."
     boost = 1.0 if name in ("index", "glossary") else 0.3
     if "/" not in name and name[:2].isdigit(): boost = 8 - 0.35 * int(name[:2]) if int(name[:2]) else 3
-    return f"search: {{boost: {boost:g}}}\n"
+    return f"search: {{boost: {boost:g}}}\n" + (f"tags: {json.dumps(TOPICS[name])}\n" if name in TOPICS else "")
 
 
 def place_playground(text: str, out: Path) -> str:
