@@ -7,6 +7,7 @@ import base64
 import functools
 import http.server
 import importlib.util
+import io
 import json
 import os
 import shutil
@@ -122,6 +123,22 @@ def begin(page):
     page.get_by_role("button", name="First scene").click()
     page.locator("[data-name=mend]").click()
     settle(page)
+
+
+# --- what it is made of
+
+def test_a_build_without_network_or_with_another_package_says_so(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(ROOT / ".site"))
+    import playground
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+    def unreachable(*args, **kwargs): raise OSError("no route to host")
+
+    monkeypatch.setattr(playground.urllib.request, "urlopen", unreachable)
+    with pytest.raises(playground.Missing, match="could not be fetched .*no route to host.*build again with a network"): playground.write_files(tmp_path / "out")
+    monkeypatch.setattr(playground.urllib.request, "urlopen", lambda *args, **kwargs: io.BytesIO(b"another package"))
+    with pytest.raises(playground.Missing, match="has the hash sha512-.*do not use it"): playground.write_files(tmp_path / "out")
+    assert not (tmp_path / "out").exists() and not list((tmp_path / "nanodetr").iterdir())
 
 
 # --- what it draws
