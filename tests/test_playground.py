@@ -21,6 +21,7 @@ import pytest
 import torch
 
 from nanodetr.datasets.shapes import shape_coverage
+from nanodetr.explorers.core import live_module
 from nanodetr.explorers.playground import LiveModel, SwitchedDETR, playground_facts, switch_positions, training_stages
 from nanodetr.loss import SetCriterion
 from nanodetr.matching import HungarianMatcher
@@ -42,6 +43,7 @@ def address(tmp_path_factory):
     try: folder = playground.write_alone(tmp_path_factory.mktemp("playground") / "page")
     except playground.Missing as why: pytest.skip(str(why))
 
+    (folder / "one.js").write_text(live_module("playground"), encoding="utf-8")  # as a notebook gets it
     (folder / "blank.html").write_text('<!doctype html><title>blank</title><link rel="icon" href="data:,"><body>')
 
     class Handler(http.server.SimpleHTTPRequestHandler):
@@ -415,7 +417,7 @@ def test_the_kernel_answers_in_place_of_the_browser(visit, address, model):
           send: async (content, _, buffers) => { const [told, back] = await kernel(content, text(buffers[0]));
             for (const f of heard) f(told, back.map(b => new DataView(Uint8Array.from(atob(b), c => c.charCodeAt(0)).buffer))); }};
         document.body.replaceChildren();
-        const {default: module} = await import(`${address}/playground.js`);
+        const {default: module} = await import(`${address}/one.js`);
         window.close_ = await module.render({model, el: document.body});
     }""", [address, playground_facts(model, stages)])
     found = detections(page)

@@ -85,14 +85,14 @@ export const PAINTS = {red: [0.92, 0.28, 0.24], orange: [0.95, 0.6, 0.2], yellow
 const nameOf = colour => Object.keys(PAINTS).reduce((best, name) => apart(PAINTS[name], colour) < apart(PAINTS[best], colour) ? name : best);
 const apart = (a, b) => Math.hypot(...a.map((x, k) => x - b[k]));
 
-const made = (kind, cx, cy, a, b, paintName, turn = 0, light = [0.1, -0.1]) => ({kind, cx, cy, a, b, turn, colour: PAINTS[paintName], shade: light});
+const thingOf = (kind, cx, cy, a, b, paintName, turn = 0, light = [0.1, -0.1]) => ({kind, cx, cy, a, b, turn, colour: PAINTS[paintName], shade: light});
 
 export function firstScene() {
   return {corners: [[0.1, 0.13, 0.3], [0.22, 0.1, 0.28], [0.08, 0.2, 0.26], [0.16, 0.12, 0.2]], noise: 0.04, seed: 1, things: [
-    made("ellipse", 20, 19, 13, 8.5, "yellow"), made("triangle", 47, 18, 9, 9, "red"), made("cross", 44, 46, 10.5, 10.5, "green"), made("rectangle", 16, 48, 8, 10, "blue")]};
+    thingOf("ellipse", 20, 19, 13, 8.5, "yellow"), thingOf("triangle", 47, 18, 9, 9, "red"), thingOf("cross", 44, 46, 10.5, 10.5, "green"), thingOf("rectangle", 16, 48, 8, 10, "blue")]};
 }
 
-const overlap = (a, b) => {  // the share of the smaller of two boxes that the other covers
+const covered = (a, b) => {  // the share of the smaller of two boxes that the other covers
   const w = Math.min(a[2], b[2]) - Math.max(a[0], b[0]), h = Math.min(a[3], b[3]) - Math.max(a[1], b[1]);
   return w > 0 && h > 0 ? w * h / Math.min(area(a), area(b)) : 0;
 };
@@ -105,7 +105,7 @@ export function randomThing(random, things, kind = null) {
     const [a, b] = random() < 0.5 ? [long / 2, short / 2] : [short / 2, long / 2], [ex, ey] = halves({a, b, turn});
     const near = names[Math.floor(names.length * random())], thing = {kind: kind || KINDS[Math.floor(4 * random())], a, b, turn,
       cx: between(ex, SIZE - ex), cy: between(ey, SIZE - ey), colour: PAINTS[near], shade: [between(-0.16, 0.16), between(-0.16, 0.16)]};
-    const crowded = things.some(other => overlap(frameOf(other), frameOf(thing)) > (k < 40 ? 0.05 : 0.33));
+    const crowded = things.some(other => covered(frameOf(other), frameOf(thing)) > (k < 40 ? 0.05 : 0.33));
     if (!crowded && (k > 20 || things.every(other => nameOf(other.colour) !== near))) return thing;
   }
   return null;
@@ -316,7 +316,7 @@ function drawPadding(context, x, width, height) {
   context.stroke(), context.restore();
 }
 
-const STYLE = `
+const LOOK = `
 .ndx.ndx-playground { max-width: 1180px; margin: 0 auto; }
 .ndp { display: grid; grid-template-columns: minmax(0, 46fr) minmax(0, 54fr); gap: 14px 26px; align-items: start; }
 .ndp-stage { position: relative; border-radius: 8px; overflow: hidden; touch-action: pan-y; background: #10131c; }
@@ -383,7 +383,7 @@ export async function mount(place, facts, engine) {
   const {classes, queries, stages} = facts;
   const frame = new Frame(place, "playground", {stage: stages.length - 1, mirrored: false, cut: false, padding: "none", query: "-", pixels: false, class: 1, l1: 5, giou: 2});
   const {root} = frame, silent = new Set(), won = new Set();
-  root.append(element("style", {textContent: STYLE}));
+  root.append(element("style", {textContent: LOOK}));
   frame.main.className = "ndp";
   frame.row.remove();
 
@@ -512,7 +512,7 @@ export async function mount(place, facts, engine) {
   function turnIt() { change(thing => ({turn: (thing.turn + 1) % 4})); }
   function add(kind) {
     if (scene.things.length >= MOST) return;
-    const thing = randomThing(stream(scenes * 100 + scene.things.length + KINDS.indexOf(kind) + 7), scene.things, kind) || made(kind, 32, 32, 8, 8, "orange");
+    const thing = randomThing(stream(scenes * 100 + scene.things.length + KINDS.indexOf(kind) + 7), scene.things, kind) || thingOf(kind, 32, 32, 8, 8, "orange");
     scene.things.push(thing), chosen = scene.things.length - 1;
     wake(), place_(), grips[chosen].focus();
   }
