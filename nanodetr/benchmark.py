@@ -8,9 +8,9 @@ __all__ = ['MEETS', 'TOLERANCE', 'TINY', 'EVALUATORS', 'BEFORE', 'ROWS', 'ON_GPU
            'hf_model', 'gather', 'autocast', 'inference', 'everyone', 'step_batch', 'LastLayer', 'our_step',
            'gradient_length', 'peer_step', 'official_loss', 'hf_loss', 'step', 'transformer', 'answers', 'as_output',
            'criterion', 'pair_giou', 'looped_loss', 'criterion_loop', 'invented_scores', 'evaluator', 'run_python',
-           'coco', 'invented_photos', 'loading', 'quietly', 'Exportable', 'onnx_detector', 'detect', 'older_library',
-           'startup', 'resident', 'most_resident', 'step_memory', 'memory', 'machine', 'run_rows', 'amount', 'as_line',
-           'parser', 'main']
+           'coco', 'invented_photos', 'loading', 'quietly', 'onnx_detector', 'detect', 'older_library', 'startup',
+           'resident', 'most_resident', 'step_memory', 'memory', 'machine', 'run_rows', 'amount', 'as_line', 'parser',
+           'main']
 
 # %% ../nbs/tools/benchmark.ipynb #1e4072f3
 import argparse
@@ -18,7 +18,6 @@ import copy
 import importlib
 import io
 import json
-import logging
 import math
 import os
 import platform
@@ -47,11 +46,11 @@ from .checkpoints.layouts import to_hf, to_official
 from .checks.data import TorchRandom, _alone, official_datasets
 from .cli import OneLineParser
 from .data import CocoDataset, ShapesDataset, collate, paper_augment
-from .errors import NanodetrError
+from .errors import CheckpointError, NanodetrError
 from .evaluation import evaluate_detections, load_coco_results
 from .loss import SetCriterion
 from .metrics.referee import COCO_NUMBERS, coco_rows
-from .model import DETR, DETROutput, postprocess
+from .model import DETR, DETROutput
 from .position import sinusoidal_pos_encode_2d
 from .runs.run import RunTrainer
 from .training import TrainConfig, accumulate_gradients
@@ -637,48 +636,20 @@ def quietly(f):
     with redirect_stdout(io.StringIO()): return f()
 
 # %% ../nbs/tools/benchmark.ipynb #e148e176
-class Exportable(nn.Module):
-    "A model as exporters like it: images in, a pair of tensors out."
+def onnx_detector(model: DETR):
+    "The model as an ONNX file, run by onnxruntime; it has the model's `detect`. Raises MissingPeer."
+    from nanodetr.checkpoints.export import OnnxDETR, onnx_bytes, onnx_graph
 
-    def __init__(self, model: DETR):
-        super().__init__()
-        self.model = model
-
-    def forward(self, images: Tensor) -> tuple:
-        out = self.model(images)
-        return out.logits, out.boxes
-
-def onnx_detector(model: DETR, image: Tensor, folder: str):
-    "`model.detect` for one picture of one size, computed by onnxruntime. Raises MissingPeer."
-    try:
-        import onnxruntime
-        import onnxscript  # noqa: F401: the exporter needs it
-    except ImportError as error: raise MissingPeer(f"onnxruntime is not here: pip install onnxruntime onnx onnxscript ({error})") from None
-    path = Path(folder) / "nano.onnx"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        logging.disable(logging.WARNING)
-        try: quietly(lambda: torch.onnx.export(Exportable(model).eval(), (image[None],), path, dynamo=True, input_names=["images"], output_names=["logits", "boxes"]))
-        finally: logging.disable(logging.NOTSET)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-
-    def detect(threshold=0.5):
-        logits, boxes = map(torch.from_numpy, session.run(None, {"images": image[None].numpy()}))
-        found = postprocess(DETROutput(logits, boxes), torch.tensor([image.shape[-2:]]))[0]
-        order = found["scores"].argsort(descending=True, stable=True)[:(found["scores"] > threshold).sum()]
-        return {name: value[order] for name, value in found.items()}
-    return detect
+    try: return OnnxDETR(quietly(lambda: onnx_bytes(onnx_graph(model), model)))
+    except CheckpointError as error: raise MissingPeer(str(error)) from None
 
 def detect(settings: Settings) -> list:
     "Row of `detect` with the shipped nano model, one picture, warm: onnxruntime (as ours) against eager PyTorch (as the peer)."
     model, image = DETR.from_pretrained("nano-shapes"), ShapesDataset("val", n=1)[0][0]
     eager = {("eager PyTorch", "fp32"): lambda: model.detect(image)[0]}
-    with tempfile.TemporaryDirectory() as folder:
-        made, missing = gather({"onnxruntime": lambda: onnx_detector(model, image, folder)})
-        if missing: return [Row("detect", "eager PyTorch", "detect, nano, one picture: onnxruntime", skipped=missing["onnxruntime"])]
-        return compare("detect", "detect, nano, one picture: onnxruntime", {("ours", "fp32"): made["onnxruntime"]} | eager, settings)
+    made, missing = gather({"onnxruntime": lambda: onnx_detector(model)})
+    if missing: return [Row("detect", "eager PyTorch", "detect, nano, one picture: onnxruntime", skipped=missing["onnxruntime"])]
+    return compare("detect", "detect, nano, one picture: onnxruntime", {("ours", "fp32"): lambda: made["onnxruntime"].detect(image)[0]} | eager, settings)
 
 # %% ../nbs/tools/benchmark.ipynb #197a898e
 BEFORE = "6a9a302"  # before benchmarks existed

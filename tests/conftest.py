@@ -1,5 +1,6 @@
 "Shared by all tests: one thread a process, and a small trained-for-seconds run to evaluate and detect with."
 import os
+import signal
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "agg")
@@ -13,6 +14,8 @@ try: from hypothesis import settings
 except ImportError: settings = None  # a machine that only runs tests/gpu
 
 torch.set_num_threads(1)
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell gives that to what it starts in the background; here Ctrl-C is tested
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 if settings:
     settings.register_profile("ci", derandomize=True)  # a change must not fail for what an older one did; elsewhere it keeps searching
     if os.environ.get("CI"): settings.load_profile("ci")
@@ -24,7 +27,7 @@ def pytest_configure(config):
 
 # with `-n 2 --dist loadfile --no-loadscope-reorder` a file's tests share one process, and its slow starts (a site, a browser, a group
 # of processes): the longest files first, so that no process ends with a long one while the other has none
-SLOW_FIRST = ("test_follow", "test_browser", "test_parallel", "test_export", "test_site", "test_explorers", "test_voc_notebook", "test_faults")
+SLOW_FIRST = ("test_follow", "test_browser", "test_parallel", "test_export", "test_site", "test_explorers", "test_faults")
 
 
 def pytest_collection_modifyitems(items):

@@ -5,6 +5,7 @@ Run in other environments than the tests' own too, as a program (`python tests/s
 import inspect
 import io
 import json
+import os
 import sys
 import time
 import traceback
@@ -16,7 +17,11 @@ from PIL import Image
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
-def positions_of(control, most=9) -> tuple:
+# how many values of a control are tried
+MOST = 9 if os.environ.get("NANODETR_SLOW") or os.environ.get("NANODETR_ALL") else 5
+
+
+def positions_of(control, most=MOST) -> tuple:
     """(the trait that the page sets, up to `most` of its values, spread over all that it can take).
 
     The values are [] for a control without a list of values (a text, an upload).

@@ -1,6 +1,6 @@
 """Typing along: every notebook survives being blanked and filled again, and a planted mistake is found where it was planted.
 
-Three of the notebooks are run whole, each in a kernel, and one mistake is planted; NANODETR_SLOW=1 runs all (several minutes).
+One of the notebooks is run whole, in a kernel, and one mistake is planted; NANODETR_SLOW=1 runs all (several minutes).
 """
 import ast
 import json
@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from nanodetr import follow
+from nanodetr import coach, follow
 from nanodetr.cli import main
 
 CLONE = Path(__file__).resolve().parents[1]
 COURSES = follow.courses(CLONE)
-QUICK = ("00b_video", "05_attention", "10_loss")  # a ladder of each kind, in seconds
+QUICK = ("05_attention",)  # a ladder of each kind, in seconds
 WHOLE = [name for name in COURSES if name < "13" and (name in QUICK or "NANODETR_SLOW" in os.environ)]
 
 
@@ -264,6 +264,46 @@ def test_a_planted_mistake_is_blamed_on_its_definition_alone(clone, mistake):
     _, definition, _, _, says, others = PLANTED[mistake]
     blamed = [verdict for verdict in verdicts if verdict.state != "right"]
     assert [(verdict.state, verdict.name) for verdict in blamed] == [("wrong", definition)] and says in blamed[0].says, verdicts
+
+
+def another_line(text: str) -> str:
+    "The same plain line, told from the course's."
+    return f"another_way = True\n{text}"
+
+
+@pytest.mark.parametrize("name", [name for name in COURSES if name == "04_positional_encoding" or "NANODETR_SLOW" in os.environ])
+def test_the_coach_takes_every_right_answer(name):
+    typed = []
+    check = coach.Coach(name, CLONE, lambda: typed)
+    for key, piece in check.pieces.items():
+        typed[:] = [another_line(piece.text) if piece.line else another_way(piece.text)]
+        text = check.attempt(key).text
+        failure, count = check.failure(key, text)
+        assert failure is None and count, (key, failure)
+
+
+@pytest.mark.parametrize("mistake", [name for name in PLANTED if PLANTED[name][0] == "05_attention" or "NANODETR_SLOW" in os.environ])
+def test_the_coach_says_what_is_wrong_and_helps(mistake, capsys):
+    name, definition, right, wrong, says, _ = PLANTED[mistake]
+    typed = []
+    check = coach.Coach(name, CLONE, lambda: typed)
+    typed.append(check.pieces[definition].text.replace(right, wrong))
+    check(definition)
+    said = capsys.readouterr().out
+    assert "not yet right" in said and says in said and f"check({definition!r}, hint=1)" in said
+    check(definition, hint=2)
+    bones = capsys.readouterr().out
+    assert "..." in bones and right not in bones
+    typed.append(check.pieces[definition].text)
+    check(definition)
+    assert f"{definition}: right" in capsys.readouterr().out and len(check.right) == 1
+
+
+def test_the_copy_asks_the_coach_after_every_blank():
+    for name in COURSES:
+        copy = follow.blank_notebook(course(name), name)
+        asked = [key for cell in copy["cells"] if cell["id"].startswith("check-") for key in re.findall(r'check\("(.+)"\)', follow.source(cell))]
+        assert asked == [*follow.pieces(course(name))] and f'Coach("{name}")' in follow.source(copy["cells"][1])
 
 
 def test_all_right(clone, capsys):

@@ -15,7 +15,7 @@ LIBRARY = ROOT / "nanodetr"
 FOLDERS = {"metrics": set(), "datasets": {"course"}, "checkpoints": {"course"}, "plots": {"course"}, "runs": {"course", "datasets", "checkpoints", "plots"},
            "commands": {"course", "datasets", "checkpoints", "metrics", "plots", "runs"}, "explorers": {"course", "datasets", "checkpoints", "plots"}, "checks": {"course", "datasets", "checkpoints", "runs", "plots", "explorers"}}
 BELOW_COURSE = {"datasets", "checkpoints", "metrics"}
-TOOLS = {"cli", "follow", "benchmark"}
+TOOLS = {"cli", "follow", "coach", "benchmark"}
 CORE = {"torch", "torchvision", "numpy", "scipy", "safetensors", "PIL", "tqdm"}  # PIL comes with torchvision
 
 

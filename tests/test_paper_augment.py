@@ -14,6 +14,7 @@ from torchvision.transforms.v2 import functional as F
 
 from nanodetr.checks import data as referee
 from nanodetr.data import Augment, RandomResize, RandomSizeCrop, paper_augment, resized_shape
+from nanodetr.datasets.photos import Photo, PhotoDataset
 
 SCALES = list(range(480, 801, 32))
 
@@ -93,6 +94,37 @@ def test_the_very_same_pixels_when_pil_resizes(official, monkeypatch):
     for seed in range(40):
         (theirs, _), (mine, _) = both(*scene(seed), train=True, seed=seed)
         assert theirs.shape == mine.shape and (theirs - mine).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_the_official_pixels_from_bytes(official, train):
+    "What a data set hands over, bytes with a pixel's colours side by side, gives the official boxes and pixels: of a thousand values, less than one is rounded otherwise."
+    differ = []
+    for seed in range(40 if train else 15):
+        image, target = scene(seed)
+        torch.manual_seed(seed)
+        theirs, moved = referee.official_augment(train)(image, target)
+        torch.manual_seed(seed)
+        mine, ours = paper_augment(train)(image.permute(1, 2, 0).contiguous().permute(2, 0, 1), target)
+        steps = (theirs - mine).abs() * 255
+        assert mine.dtype == torch.float32 and theirs.shape == mine.shape and steps.max() < 2.01
+        assert len(ours["boxes"]) == 0 or (moved["boxes"] - ours["boxes"]).abs().max() < 1e-6
+        differ.append((steps > 0.5).float().mean())
+    assert torch.stack(differ).mean() < 1e-3
+
+
+def test_a_data_set_hands_over_bytes_where_they_are_wanted(tmp_path):
+    "The transform that takes them gets what was read, every other one floats; both end with the same picture."
+    seen = []
+    Image.fromarray(scene(3)[0].permute(1, 2, 0).numpy()).save(tmp_path / "a.png")
+    photo = Photo(tmp_path / "a.png", 0, tuple(scene(3)[0].shape[1:]))
+    for takes_bytes in (False, True):
+        def look(image, boxes):
+            seen.append(image)
+            return image, boxes
+        item, _ = PhotoDataset([photo], [], Augment(look, takes_bytes=takes_bytes))[0]
+        assert item.dtype == torch.float32 and torch.equal(item, scene(3)[0].float() / 255)
+    assert [image.dtype for image in seen] == [torch.float32, torch.uint8]
 
 
 def test_sizes_of_all_kinds(official, monkeypatch):

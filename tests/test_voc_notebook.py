@@ -1,6 +1,7 @@
 """Notebook 16 from first cell to last, on VOCdevkit trees: stopped and resumed, both years from scratch, real VOC pictures.
 
-Each run executes the notebook in a kernel of its own, about 20 seconds on one core; runs after the first leave out the estimate.
+Each run executes the notebook in a kernel of its own, about 20 seconds on one core; runs after the first leave out the estimate. So they are
+slow tests, NANODETR_SLOW=1: nbdev_test runs the notebook once, and tests/test_faults.py stops and resumes runs.
 """
 import csv
 import json
@@ -14,6 +15,7 @@ from PIL import Image
 
 from nanodetr.data import VOC_CLASSES, ShapesDataset, VOCDataset, check_dataset
 
+pytestmark = pytest.mark.skipif("NANODETR_SLOW" not in os.environ, reason="runs of the whole notebook 16: NANODETR_SLOW=1")
 nbformat = pytest.importorskip("nbformat")
 nbclient = pytest.importorskip("nbclient")
 
@@ -98,7 +100,6 @@ def test_a_stopped_run_is_resumed_by_running_the_notebook_again(tmp_path, execut
     assert list(verdict["voc2012"]["per_class"]) == VOC_CLASSES and -1 <= verdict["coco"]["AP"] <= 1
 
 
-@pytest.mark.skipif("NANODETR_SLOW" not in os.environ, reason="a second run of the notebook: NANODETR_SLOW=1")
 def test_both_years_from_scratch(tmp_path, execute):
     data = tmp_path / "data"
     write_year(data, "2007", {"trainval": 6, "test": 4})

@@ -35,19 +35,22 @@ def boxes_to_target(corners: Tensor, target: dict, height: int, width: int) -> d
 
 # %% ../../nbs/datasets/augment.ipynb #3f4c7a58
 class Augment:
-    """A chain of torchvision v2 transforms as a function of (image (3,H,W), target).
+    """A chain of torchvision v2 transforms as a function of (image (3,H,W), target). The image becomes floats in 0..1.
 
     Boxes follow the image. A box without a remaining area (a side of 0.01 pixels or less) is dropped, with its label,
     area, iscrowd and difficult. The new boxes are fractions of the new image, whose (H, W) is target["size"]. `area` and
     `orig_size` stay those of the original. A picture that loses all of its objects stays, with a target without boxes.
-    Random numbers come from torch's generator.
+    Random numbers come from torch's generator. takes_bytes: data sets hand the picture over as it was read, in bytes, which
+    are resized faster and rounded after each step, as PIL does.
     """
 
-    def __init__(self, *steps): self.steps = v2.Compose(steps)
+    def __init__(self, *steps, takes_bytes: bool = False): self.steps, self.takes_bytes = v2.Compose(steps), takes_bytes
 
     def __call__(self, image: Tensor, target: dict) -> tuple:
         image, corners = self.steps(tv_tensors.Image(image), target_to_boxes(target, *image.shape[-2:]))
-        return image.as_subclass(Tensor), boxes_to_target(corners, target, *image.shape[-2:])
+        image = image.as_subclass(Tensor)
+        if image.dtype == torch.uint8: image = image.float().div_(255)
+        return image, boxes_to_target(corners, target, *image.shape[-2:])
 
 # %% ../../nbs/datasets/augment.ipynb #c7031613
 class RandomResize:
@@ -61,6 +64,8 @@ class RandomResize:
     def __call__(self, image, boxes):
         short = self.sides[int(torch.randint(len(self.sides), ()))]
         shape = list(resized_shape(*image.shape[-2:], short, self.longest or 32 * short))
+        if image.dtype == torch.uint8:  # torch resizes bytes fast where a pixel's colours are neighbours
+            image = tv_tensors.wrap(image[None].contiguous(memory_format=torch.channels_last)[0], like=image)
         return F.resize(image, shape, antialias=True), F.resize(boxes, shape)
 
 # %% ../../nbs/datasets/augment.ipynb #700b8259
@@ -81,10 +86,12 @@ def paper_augment(train: bool = True) -> Augment:
 
     train: a random flip; half of the images are then resized to a short side of 400/500/600 and cropped to 384..600;
     last, a short side of 480..800 in steps of 32. Otherwise: a short side of 800. The long side is at most about 1333.
+    From bytes (3,H,W) come the official code's pixels, but for one in some thousand that is rounded otherwise; floats in 0..1
+    are not rounded on the way.
     """
-    if not train: return Augment(RandomResize([800], 1333))
+    if not train: return Augment(RandomResize([800], 1333), takes_bytes=True)
     cropped = v2.RandomApply([RandomResize([400, 500, 600]), RandomSizeCrop(384, 600)], p=0.5)
-    return Augment(v2.RandomHorizontalFlip(), cropped, RandomResize(range(480, 801, 32), 1333))
+    return Augment(v2.RandomHorizontalFlip(), cropped, RandomResize(range(480, 801, 32), 1333), takes_bytes=True)
 
 # %% ../../nbs/datasets/augment.ipynb #c8d69c4d
 class SqueezeStrips:

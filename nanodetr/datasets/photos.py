@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['MAX_PIXELS', 'TURNS', 'SLACK', 'full_scale', 'deep_to_bytes', 'to_rgb', 'open_picture', 'pixel_limit', 'refuse_large',
-           'orientation', 'why_unreadable', 'read_start', 'refuse_picture', 'read_pixels', 'read_image', 'image_size',
-           'resized_shape', 'is_nearly_black', 'box_fault', 'plain_box', 'Photo', 'drop_objects', 'photo_truth',
-           'photo_image', 'boxes_to_fractions', 'PhotoDataset']
+           'orientation', 'why_unreadable', 'read_start', 'refuse_picture', 'read_pixels', 'read_image', 'to_tensor',
+           'image_size', 'resized_shape', 'is_nearly_black', 'box_fault', 'plain_box', 'Photo', 'drop_objects',
+           'photo_truth', 'photo_image', 'boxes_to_fractions', 'PhotoDataset']
 
 # %% ../../nbs/datasets/photos.ipynb #adb00005
 import math
@@ -134,7 +134,12 @@ def read_image(path: str | Path, size: tuple = None, max_pixels: int = None) -> 
     picture as stored has that size. max_pixels: the limit for height x width, see `pixel_limit`.
     Raises DataError naming the file when it is missing, empty, truncated, too large, no picture, or has NaN pixels.
     """
-    return torch.from_numpy(read_pixels(path, size, max_pixels)).permute(2, 0, 1).float().div_(255)
+    return to_tensor(read_pixels(path, size, max_pixels)).float().div_(255)
+
+
+def to_tensor(pixels: np.ndarray) -> Tensor:
+    "(H,W,3) bytes as a tensor (3,H,W) of the same memory."
+    return torch.from_numpy(pixels).permute(2, 0, 1)
 
 # %% ../../nbs/datasets/photos.ipynb #98ff835e
 def image_size(path: str | Path) -> tuple:
@@ -223,9 +228,9 @@ def photo_truth(photo: Photo) -> dict:
             "difficult": torch.tensor(photo.difficult, dtype=torch.bool)}
 
 # %% ../../nbs/datasets/photos.ipynb #adb0000f
-def photo_image(photo: Photo) -> Tensor:
-    "The picture as (3,H,W) float32 in 0..1. DataError when it cannot be read or has not the stated size."
-    image = read_image(photo.path, photo.size)
+def photo_image(photo: Photo, as_bytes: bool = False) -> Tensor:
+    "The picture as (3,H,W) float32 in 0..1, or as bytes. DataError when it cannot be read or has not the stated size."
+    image = to_tensor(read_pixels(photo.path, photo.size)) if as_bytes else read_image(photo.path, photo.size)
     h, w = image.shape[-2:]
     if (h, w) != tuple(photo.size):
         stated = f"{photo.size[1]} x {photo.size[0]}"
@@ -269,7 +274,7 @@ class PhotoDataset(Dataset):
         return photo_truth(self.photos[i])
 
     def __getitem__(self, i: int) -> tuple:
-        image, target = photo_image(self.photos[i]), self.get_target(i)
+        image, target = photo_image(self.photos[i], getattr(self.transforms, "takes_bytes", False)), self.get_target(i)
         if not self.crowd: target = drop_objects(target, target["iscrowd"] == 0)
         target["boxes"] = boxes_to_fractions(target["boxes"], *image.shape[-2:])
         return (image, target) if self.transforms is None else self.transforms(image, target)

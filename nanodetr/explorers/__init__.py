@@ -9,3 +9,4 @@ from .matching import *
 from .replay import *
 from .detections import *
 from .playground import *
+from .live_training import *
