@@ -25,10 +25,10 @@ SCREENSHOTS = Path(os.environ.get("SCREENSHOTS") or ROOT / ".screenshots")
 # (notebook, a variable: the explorer is shown by the first cell that has this word and shows a widget, the control's label, what the
 # explorer says when the notebook has run)
 ROWS = [
-    ("00_tour.ipynb", "explorer", "threshold", "3 objects"),
+    ("00_tour.ipynb", "explorer", "threshold", "3 of 12 queries score 0.50 or more"),
     ("01_boxes.ipynb", "explorer", "predicted cx", "IoU"),
     ("04_positional_encoding.ipynb", "explorer", "row", "cell"),
-    ("12_evaluation.ipynb", "explorer", "score threshold", "hits"),
+    ("12_evaluation.ipynb", "explorer", "score threshold", "precision 33/68"),
 ]
 # the explorers that the browser draws, in the form without anywidget: (variable, label)
 DRAWN = [("encoder", "row"), ("decoder", "layer"), ("matching", "class x"), ("replay", "training")]
@@ -268,7 +268,7 @@ class Shown:
 
     def control(self, label):
         "The part of the row with this label: a slider, buttons or a checkbox."
-        found = self.place.locator(".widget-inline-hbox").filter(has=self.page.page.get_by_text(label, exact=True)).first
+        found = self.place.locator(".widget-inline-hbox, .widget-toggle-buttons").filter(has=self.page.page.get_by_text(label, exact=True)).first
         wait_until(found.count, 10, lambda: f"a control with the label {label!r}; there are {self.place.locator('.widget-label, .widget-checkbox').all_inner_texts()}")
         return found
 

@@ -188,7 +188,9 @@ export function labels(context, wanted, width, height, size = 11) {
   context.font = font(size, 600);
   for (const {text, box: [x0, y0, x1, y1], fill, ink, faint} of wanted) {
     const wide = context.measureText(text).width + 8;
-    const spots = [[x0, y0 - high], [x1 - wide, y0 - high], [x0, y1], [x1 - wide, y1], [x0, y0], [x1 - wide, y0], [x1, y0], [x0 - wide, y0], [x1, y1 - high], [x0 - wide, y1 - high], [x0, y1 - high]];
+    const above = [[x0, y0 - high], [x1 - wide, y0 - high]], below = [[x0, y1], [x1 - wide, y1]], inside = [[x0, y0], [x1 - wide, y0]];
+    const roomy = x1 - x0 > 1.6 * wide && y1 - y0 > 3 * high;  // a large box can hold its own label
+    const spots = [...above, ...(roomy ? [...inside, ...below] : [...below, ...inside]), [x1, y0], [x0 - wide, y0], [x1, y1 - high], [x0 - wide, y1 - high], [x0, y1 - high]];
     const badness = ([x, y]) => {
       const spill = Math.max(0, -x) + Math.max(0, -y) + Math.max(0, x + wide - width) + Math.max(0, y + high - height);
       return 40 * spill + placed.reduce((sum, p) => sum + area([Math.max(x, p[0]), Math.max(y, p[1]), Math.min(x + wide, p[2]), Math.min(y + high, p[3])]), 0);

@@ -130,7 +130,7 @@ export async function mount(place, data, given = {}, changed = () => {}) {
     panel(half + 8, "Objects with a new query", 1, [0, 0.5, 1], percent, [[moments.map(m => m.moved), violet, v => `changed ${v}`]]);
     epochs.forEach((epoch, k) => { if (last < 9 || k % 2 === 0) write(context, String(epoch), x(k), height - 6, {size: 10, colour: k === state.moment ? LIT : frame.quiet, weight: k === state.moment ? 700 : 400, align: "center"}); });
     chart = {left, right, width};
-    curves.title("The training", "press a point to go there; below: epochs");
+    curves.title("The training", "press a point; below: epochs");
     frame.describe(curves, `Loss ${number(all[state.moment], 1)} ${names[state.moment]}, of this image ${number(mine[state.moment], 1)}. Left and right move through the training.`);
   }
 
