@@ -186,7 +186,9 @@ def test_nothing_on_a_page_is_fetched_from_elsewhere(site):
 
 def test_the_explorers_are_the_librarys(site):
     for module in (ROOT / "nanodetr" / "explorers").glob("*.js"):
-        assert (site / "assets" / "explorers" / module.name).read_text(encoding="utf-8") == module.read_text(encoding="utf-8")
+        there = site / "assets" / ("playground" if module.stem == "playground" else "explorers") / module.name
+        if module.stem == "playground" and not there.parent.is_dir(): continue  # built without a network
+        assert there.read_text(encoding="utf-8") == module.read_text(encoding="utf-8")
     model = DETR.from_pretrained("nano-shapes")
     image = ShapesDataset("val", n=5)[2][0]
     with torch.no_grad(): true = torch.cat(model(image[None], need_weights=True).attention["encoder"])
