@@ -4,10 +4,11 @@ Nothing is executed: pages show the outputs and figures saved in the notebooks. 
 _proc/site, the site is written to _docs (both ignored by git). A warning of MkDocs is an error here.
 """
 import argparse
-import functools
+import json
 import logging
 import os
 import posixpath
+import re
 import shutil
 import sys
 from configparser import ConfigParser
@@ -17,14 +18,39 @@ from pathlib import Path
 os.environ.setdefault("NO_MKDOCS_2_WARNING", "1")
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
+import explorers  # noqa: E402
+import playground  # noqa: E402
 from pages import ROOT, Page, SiteError  # noqa: E402
 
 # page: {explorer: where it stands: after the code cell or before the heading that has the first of these patterns that occurs}
 EXPLORERS = {
-    "06_encoder": {"attention": [r"explore_encoder_attention\(", "What does an untrained encoder look at"]},
+    "06_encoder": {"encoder_attention": [r"explore_encoder_attention\(", "What does a trained encoder look at"]},
+    "07_decoder": {"decoder_attention": [r"explore_decoder_attention\("]},
     "09_matching": {"matching": [r"explore_matching\(", "Where greedy fails"]},
-    "13_inside_detr": {"attention": [r"explore_encoder_attention\(", "[Ee]ncoder", "To remember"],
-                       "matching": [r"explore_matching\(", "How did it get there", "To remember"]},
+    "11_training": {"replay": [r"explore_replay\("]},
+    "13_inside_detr": {"encoder_attention": [r"explore_encoder_attention\("], "decoder_attention": [r"explore_decoder_attention\("],
+                       "replay": [r"explore_replay\("]},
+}
+
+# what a reader may search for: the lesson that introduces it comes first
+TOPICS = {
+    "00_tour": ["start", "first steps"],
+    "01_boxes": ["IoU", "GIoU", "GIoU gradient", "box formats"],
+    "02_data": ["dataset", "padding mask", "collate"],
+    "03_backbone": ["backbone", "ResNet", "frozen batch norm", "receptive field"],
+    "04_positional_encoding": ["positional encoding", "sine positions"],
+    "05_attention": ["attention", "multi-head attention", "query key value", "softmax"],
+    "06_encoder": ["encoder", "layer norm", "residual"],
+    "07_decoder": ["decoder", "object queries", "cross-attention"],
+    "08_model": ["DETR", "forward pass", "detect"],
+    "09_matching": ["Hungarian", "matching", "assignment", "greedy"],
+    "10_loss": ["loss", "no-object weight", "auxiliary losses", "deep supervision"],
+    "11_training": ["training", "learning rate", "gradient accumulation", "overfit"],
+    "12_evaluation": ["average precision", "AP", "precision recall"],
+    "13_inside_detr": ["ablation", "attention maps", "duplicates"],
+    "14_your_photos": ["your own photos", "fine-tuning", "transfer"],
+    "16_voc": ["Pascal VOC"],
+    "17_benchmarks": ["benchmark", "speed", "roofline"],
 }
 
 
@@ -39,20 +65,31 @@ def write(file: Path, content) -> None:
     file.write_bytes(content) if isinstance(content, bytes) else file.write_text(content, encoding="utf-8")
 
 
-@functools.cache
-def explorer_html(kind: str) -> str:
-    "An explorer as one piece of HTML: markup, data and program, without a blank line (which would end it, in Markdown)."
-    from explorer_data import data
-    part = lambda name: (HERE / "explorers" / name).read_text(encoding="utf-8")
-    html = part(f"{kind}.html").replace("DATA", data(kind)).replace("PROGRAM", part("common.js") + part(f"{kind}.js"))
-    return "\n".join(line for line in html.split("\n") if line.strip())
-
-
 def mathjax() -> bytes:
     "MathJax in one file, fonts and all, out of a package that carries it."
     found = [f for f in files("sphinx-mathjax-offline") or () if f.name == "tex-svg.js"]
     if not found: raise SiteError('no tex-svg.js in sphinx-mathjax-offline: pip install -e ".[docs]"')
     return found[0].locate().read_bytes()
+
+
+def ranked(name: str) -> str:
+    "How much a page counts in the search: lessons before what is behind the scenes, and the lesson that introduces a thing before later ones."
+    boost = 1.0 if name in ("index", "glossary") else 0.3
+    if "/" not in name and name[:2].isdigit(): boost = 8 - 0.35 * int(name[:2]) if int(name[:2]) else 3
+    return f"search: {{boost: {boost:g}}}\n" + (f"tags: {json.dumps(TOPICS[name])}\n" if name in TOPICS else "")
+
+
+def place_playground(text: str, out: Path) -> str:
+    "The home page with the playground in place of its moving picture, and its files below `out`. Offline, the page says why it is missing."
+    moving = re.search(r"^!\[[^\]]*\]\(images/playground\.gif\)(\{[^}]*\})?$", text, re.M)
+    if not moving: raise SiteError("nbs/index.ipynb has no picture images/playground.gif, where the playground stands")
+    assets = out / "assets" / "playground"
+    try: playground.write_files(assets)
+    except playground.Missing as why:
+        print(f"The home page has no playground: {why}", file=sys.stderr)
+        html = '<p class="needs-kernel">This build of the site has no playground: onnxruntime-web or onnx was missing.</p>'
+        return f"{text[:moving.end()]}\n\n{html}{text[moving.end():]}"
+    return text[:moving.start()] + playground.markup("assets/playground/", playground.megabytes(assets)) + text[moving.end():]
 
 
 def notebooks() -> list:
@@ -67,7 +104,7 @@ def dotted(module: str) -> str:
 
 def api_page(module: str, page: Page) -> str:
     notebook = posixpath.relpath(f"{page.name}.md", posixpath.dirname(f"api/{module}"))
-    return f"# nanodetr.{dotted(module)}\n\nBuilt in [{page.title}]({notebook}).\n\n::: nanodetr.{dotted(module)}\n"
+    return f"---\n{ranked('api/' + module)}---\n\n# nanodetr.{dotted(module)}\n\nBuilt in [{page.title}]({notebook}).\n\n::: nanodetr.{dotted(module)}\n"
 
 
 def assemble(out: Path) -> list:
@@ -78,12 +115,15 @@ def assemble(out: Path) -> list:
     home = next(page for page in pages if page.name == "index")
     if out.exists(): shutil.rmtree(out)
     for page in pages:
-        text = page.markdown([(patterns, explorer_html(kind)) for kind, patterns in EXPLORERS.get(page.name, {}).items()])
-        hide = "hide: [navigation]\n" if page is home else ""
-        write(out / f"{page.name}.md", f"---\ntitle: {page.title}\n{hide}---\n\n{text}")
+        text = page.markdown([(patterns, explorers.markup(kind, page.name)) for kind, patterns in EXPLORERS.get(page.name, {}).items()])
+        hide = "hide: [navigation, toc]\n" if page is home else ""
+        if page is home: text = place_playground(text, out)
+        write(out / f"{page.name}.md", f"---\ntitle: {page.title}\n{hide}{ranked(page.name)}---\n\n{text}")
         for name, png in page.figures.items(): write((out / page.name).parent / "figures" / name, png)
     for image in (ROOT / "nbs" / "images").iterdir(): write(out / "images" / image.name, image.read_bytes())
     write(out / "assets" / "mathjax.js", mathjax())
+    kinds = sorted({kind for found in EXPLORERS.values() for kind in found})
+    for name, text in explorers.files(kinds).items(): write(out / "assets" / "explorers" / name, text)
     write(out / "assets" / "site.css", (HERE / "site.css").read_text(encoding="utf-8"))
 
     inside = lambda folder: [page for page in pages if posixpath.dirname(page.name) == folder]

@@ -5,12 +5,46 @@
         boxes: Tensor,
     ) -> Tensor:
 
-The comments are read from the source; nothing is imported.
+The comments are read from the source; nothing is imported. An example of each public function and class comes from the notebook that
+builds it: the first short cell after its definition that calls it, with what it printed.
 """
 import ast
+import functools
+import json
 import re
+from pathlib import Path
 
 import griffe
+
+NOTEBOOKS, LONG = Path(__file__).resolve().parent.parent / "nbs", 9  # lines of an example, and of what it prints
+
+
+def printed(cell: dict) -> str:
+    "What a cell printed, if it is short and nothing else came of it."
+    texts = ["".join(output.get("text") or output.get("data", {}).get("text/plain", "")) for output in cell["outputs"]]
+    text = "".join(texts).rstrip()
+    shown = all(output["output_type"] in ("stream", "execute_result") for output in cell["outputs"])
+    return text if shown and text.count("\n") < LONG and "\x1b" not in text else ""
+
+
+@functools.cache
+def examples() -> dict:
+    "{(module, name): Markdown of an example}."
+    found = {}
+    for path in NOTEBOOKS.rglob("*.ipynb"):
+        cells = [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
+        sources = ["".join(cell["source"]) for cell in cells]
+        module = next((match[1] for source in sources if (match := re.search(r"^#\|\s*default_exp\s+(\S+)", source, re.M))), None)
+        if not module: continue
+        for k, source in enumerate(sources):
+            if not re.match(r"#\|\s*export\b", source): continue
+            for name in re.findall(r"^(?:def|class) ([A-Za-z]\w*)", source, re.M):
+                for cell, later in zip(cells[k + 1:], sources[k + 1:]):
+                    if later.startswith("#|") or later.count("\n") >= LONG or not re.search(rf"\b{name}\(", later): continue
+                    text = printed(cell)
+                    found[f"nanodetr.{module}", name] = f"```python\n{later.strip()}\n```" + (f"\n\n```text\n{text}\n```" if text else "")
+                    break
+    return found
 
 
 def comments(node: ast.AST, lines: list) -> dict:
@@ -36,13 +70,22 @@ class Docments(griffe.Extension):
 
     def on_function_instance(self, *, node, func, **kwargs) -> None:
         self.describe(node, func, "Args")
+        self.show(func)
 
     def on_class_instance(self, *, node, cls, **kwargs) -> None:
         self.describe(node, cls, "Attributes")
+        self.show(cls)
 
     def on_class_members(self, *, cls, **kwargs) -> None:
         for name, member in cls.members.items():  # fields are in the signature already; __post_init__ and the like are inner works
             if not member.docstring and (member.is_attribute or (name.startswith("__") and name != "__init__")): member.public = False
+
+    def show(self, thing) -> None:
+        example = examples().get((thing.module.path, thing.name)) if thing.parent.is_module else None
+        if not example: return
+        listed = "\n\nExamples:\n" + "\n".join(f"    {line}" if line else "" for line in example.split("\n"))
+        if thing.docstring: thing.docstring.value = thing.docstring.value.rstrip() + listed
+        else: thing.docstring = griffe.Docstring(listed.strip(), lineno=thing.lineno, endlineno=thing.lineno, parent=thing)
 
     def describe(self, node, thing, section: str) -> None:
         if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)): return

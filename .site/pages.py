@@ -1,5 +1,6 @@
 """Notebooks as pages: each cell, with the outputs and figures that were saved in it, as Markdown for MkDocs. Nothing is executed."""
 import base64
+import functools
 import logging
 import posixpath
 import re
@@ -12,12 +13,33 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / ".ci"))
 from make_readme import LINK, is_local, outside_code  # noqa: E402
 
+UNLINKED = ("checks", "commands", "explorers", "plots")  # their names are words of their own notebooks only
+LESSONS = {path.stem[3:].replace("positional_encoding", "position") for path in (ROOT / "nbs").glob("[0-9]*.ipynb")}
 WIDGET = "application/vnd.jupyter.widget-view+json"
 BADGE = re.compile(r"\[!\[[^\]]*\]\([^)]*colab-badge\.svg\)\]\((\S+?)\)")
 
 
 class SiteError(SystemExit):
     "What keeps the site from being built, with the remedy."
+
+
+@functools.cache
+def library() -> dict:
+    """{a name as prose has it: where the API pages have it}, such as `attend`: nanodetr.attention.attend.
+
+    Only names that mean one thing; a name in lower case only if a lesson builds it and no method has it too.
+    """
+    scope = {}
+    exec((ROOT / "nanodetr" / "_modidx.py").read_text(encoding="utf-8"), scope)
+    found = {}
+    for module, names in scope["d"]["syms"].items():
+        if module.split(".")[1] in UNLINKED: continue
+        for full in names:
+            short = full[len(module) + 1:]
+            if not any(part.startswith("_") for part in short.split(".")): found.setdefault(short, set()).add(full)
+    methods = {short.split(".")[1] for short in found if "." in short}
+    plain = lambda short, full: short.islower() and "." not in short and (short in methods or full.split(".")[1] not in LESSONS)
+    return {short: full.pop() for short, full in found.items() if len(full) == 1 and not plain(short, min(full))}
 
 
 def slug(text: str) -> str:
@@ -62,7 +84,7 @@ class Page:
         self.colab = blob.replace("https://github.com", "https://colab.research.google.com/github") + path.relative_to(ROOT).as_posix()
         self.name = path.relative_to(self.nbs).with_suffix("").as_posix()  # 05_attention, solutions/05_attention
         self.notebook = nbformat.read(path, as_version=4)
-        self.module, self.figures = "", {}
+        self.module, self.figures, self.named = "", {}, set()
         for cell in self.notebook.cells:
             if found := re.search(r"^#\|\s*default_exp\s+(\S+)", cell.source, re.M): self.module = found[1].replace(".", "/")
 
@@ -88,8 +110,21 @@ class Page:
 
     def words(self, source: str) -> str:
         "A Markdown cell."
-        source = BADGE.sub(lambda m: f"[Open in Colab]({m[1]}){{ .colab }}", source)
-        return outside_code(set_off(source), lambda text: LINK.sub(self.link, text))
+        here = self.path.relative_to(ROOT).as_posix()
+        raw = f"{self.blob.replace('/blob/', '/raw/')}{here}"
+        source = BADGE.sub(lambda m: f"[Open in Colab]({m[1]}){{ .colab }} [View on GitHub]({self.blob}{here}){{ .colab }} [Download notebook]({raw}){{ .colab }}", source)
+        return self.to_the_library(outside_code(set_off(source), lambda text: LINK.sub(self.link, text)))
+
+    def to_the_library(self, text: str) -> str:
+        "The first time a page names a function or class of the library in its prose, the name leads to the API."
+        def name(match):
+            short = match[1].removesuffix("()")
+            if short in self.named or short not in library(): return match[0]
+            self.named.add(short)
+            return f"[{match[0]}][{library()[short]}]"
+
+        parts = re.split(r"(^(?:```|~~~).*?^(?:```|~~~)[^\n]*$|^#+ .*$|!?\[[^\]\n]*\]\([^)\n]*\)|<[^>\n]+>)", text, flags=re.M | re.S)
+        return "".join(part if k % 2 else re.sub(r"(?<![`\[])`([A-Za-z_][\w.]*(?:\(\))?)`(?!`)", name, part) for k, part in enumerate(parts))
 
     def code(self, source: str, folded: bool = False) -> str:
         "A code cell without its directives; one that is exported says where to, one that is folded is a line to click on."
@@ -112,7 +147,7 @@ class Page:
             self.figures[file] = base64.b64decode(data["image/png"])
             drawn = next((line for line in reversed(source.strip().split("\n")) if line and not line.startswith("#")), "")
             alt = re.sub(r"[^\w ,.=()-]", "", drawn)[:80]
-            return f"![Figure: {alt}](figures/{file}){{ .figure loading=lazy }}"
+            return f"[![Figure: {alt}](figures/{file}){{ .figure loading=lazy }}](figures/{file}){{ .enlarge title=\"the figure alone\" }}"
         if "text/markdown" in data: return data["text/markdown"]
         text = output.get("text") or data.get("text/plain") or "\n".join(output.get("traceback", []))
         text = re.sub(r"\x1b\[[0-9;]*m", "", "".join(text)).rstrip()

@@ -1,4 +1,4 @@
-"""Explorers where readers use them: JupyterLab 4 in headless Chromium, moved by the keyboard.
+"""Explorers where readers use them: JupyterLab 4 in headless Chromium, moved by the keyboard and, those that the browser draws, by the mouse.
 
 One server and one browser for all rows of ROWS; each opens its notebook, runs it and plays with one explorer. The copies that are
 opened hold the text, and of the code what the explorer is made of (nbdev_test runs all of it); NANODETR_SLOW=1 runs whole notebooks.
@@ -22,18 +22,41 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 SCREENSHOTS = Path(os.environ.get("SCREENSHOTS") or ROOT / ".screenshots")
-# (notebook, a variable: the explorer is shown by the first cell that has this word and shows a widget, the control's label)
+# (notebook, a variable: the explorer is shown by the first cell that has this word and shows a widget, the control's label, what the
+# explorer says when the notebook has run)
 ROWS = [
-    ("00_tour.ipynb", "explorer", "threshold"),
-    ("01_boxes.ipynb", "explorer", "predicted cx"),
-    ("04_positional_encoding.ipynb", "explorer", "row"),
-    ("06_encoder.ipynb", "explorer", "row"),
-    ("07_decoder.ipynb", "explorer", "query"),
-    ("09_matching.ipynb", "explorer", "class x"),
+    ("00_tour.ipynb", "explorer", "threshold", "3 of 12 queries score 0.50 or more"),
+    ("01_boxes.ipynb", "explorer", "predicted cx", "IoU"),
+    ("04_positional_encoding.ipynb", "explorer", "row", "cell"),
+    ("12_evaluation.ipynb", "explorer", "score threshold", "precision 33/68"),
 ]
-# notebooks whose explorer has a Play button: (notebook, variable, the label of the control that it drives)
-PLAYED = [
-    ("11_training.ipynb", "explorer", "training"),
+# the explorers that the browser draws, in the form without anywidget: (variable, label)
+DRAWN = [("encoder", "row"), ("decoder", "layer"), ("matching", "class x"), ("replay", "training")]
+DRAWN_BY_PYTHON = """
+from nanodetr.data import ShapesDataset
+from nanodetr.explorers import *
+from nanodetr.model import DETR
+model, val, snapshots = DETR.from_pretrained("nano-shapes"), ShapesDataset("val", n=4), load_snapshots()[:4]
+images, targets = map(list, zip(*(val[i] for i in range(4))))
+===
+encoder = explore_encoder_attention(model, images, live=False)
+encoder
+===
+decoder = explore_decoder_attention(model, images, live=False)
+decoder
+===
+matching = explore_matching(snapshots, images, targets, live=False)
+matching
+===
+replay = explore_replay(snapshots, images, targets, live=False)
+replay
+"""
+# (notebook, variable, module, canvas, where it is pressed in 0..1, what that moves, {what the kernel moves: to}, what stands there after Run All)
+LIVE = [
+    ("06_encoder.ipynb", "explorer", "encoder_attention", "scene", (0.2, 0.8), ("row", "column"), {"padding": "mask forgotten"}, "The cell lies on the"),
+    ("07_decoder.ipynb", "explorer", "decoder_attention", "bars", (0.6, 0.5), ("query",), {"leave_out": 0}, "It leaves the object to q"),
+    ("09_matching.ipynb", "explorer", "matching", "table", (0.3, 0.4), ("query", "object"), {"l1": 0.0}, "less in all"),
+    ("11_training.ipynb", "explorer", "replay", "curves", (0.6, 0.4), ("moment",), {"query": 4}, "Before the training"),
 ]
 # console errors that are nobody's fault (patterns, each with its reason): none so far
 ALLOWED = []
@@ -102,7 +125,10 @@ def lab(chromium, tmp_path_factory):
     home, token = tmp_path_factory.mktemp("lab"), secrets.token_hex(16)
     shutil.copytree(ROOT / "nbs", home / "nbs", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
     if "NANODETR_SLOW" not in os.environ:
-        for notebook, variable, _ in ROWS + PLAYED: keep_what_it_needs(home / "nbs" / notebook, variable)
+        for notebook, variable, *_ in ROWS + LIVE: keep_what_it_needs(home / "nbs" / notebook, variable)
+    cell = lambda source: {"cell_type": "code", "execution_count": None, "metadata": {}, "outputs": [], "source": source.strip()}
+    (home / "nbs" / "drawn.ipynb").write_text(json.dumps({"cells": [cell(source) for source in DRAWN_BY_PYTHON.split("===")], "nbformat": 4, "nbformat_minor": 4,
+                                                         "metadata": {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}}))
     folders = {f"JUPYTER_{name}_DIR": str(home / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")}
     # what would pop up over the page, or fetch something
     settings = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True}}
@@ -184,8 +210,30 @@ class Page:
                     if (output.output_type == 'error') found.push(output.ename + ': ' + output.evalue) }
             return found""")
 
+    def kernel(self, expression):
+        "The value of an expression in the kernel, by way of JSON."
+        said = self.ask("""let said = '';
+            const asked = panel.sessionContext.session.kernel.requestExecute({code: argument});
+            asked.onIOPub = message => { if (message.header.msg_type == 'stream') said += message.content.text; if (message.header.msg_type == 'error') said += message.content.evalue };
+            await asked.done;
+            return said""", f"import json as _json; print(_json.dumps({expression}))")
+        return json.loads(said)
+
+    def live(self, variable, module):
+        "The root of an explorer that the browser draws, once it has drawn."
+        root = self.page.locator(f".jp-Notebook .ndx-{module}")
+        self.go_to(variable)
+        self.page.locator(f".jp-Notebook .ndx-{module}[data-ready]").first.wait_for(timeout=60_000)
+        return root.first
+
     def explorer(self, variable):
         "The place on the page where the explorer stands."
+        index = self.go_to(variable)
+        return Shown(self, self.page.locator(f'.jp-Notebook .jp-Cell[data-windowed-list-index="{index}"] .jp-OutputArea-output').filter(
+            has=self.page.locator("img")).first)
+
+    def go_to(self, variable):
+        "The number of the cell that shows the widget `variable`, which is scrolled to."
         index = self.ask("""const word = new RegExp('\\\\b' + argument + '\\\\b');
             return [...panel.content.model.cells].findIndex(cell => {
                 if (cell.type != 'code' || !word.test(cell.sharedModel.getSource())) return false;
@@ -193,8 +241,7 @@ class Page:
                 return false })""", variable)
         assert index >= 0, f"{self.notebook}: no cell with {variable!r} shows a widget"
         self.ask("panel.content.activeCellIndex = argument; await panel.content.scrollToItem(argument, 'start')", index)
-        return Shown(self, self.page.locator(f'.jp-Notebook .jp-Cell[data-windowed-list-index="{index}"] .jp-OutputArea-output').filter(
-            has=self.page.locator("img")).first)
+        return index
 
     def close(self):
         "Also ends the kernel, which holds a few hundred megabytes."
@@ -220,17 +267,17 @@ class Shown:
         return self.place.inner_text()
 
     def control(self, label):
-        "The part of the row with this label: a slider, a drop-down list or a checkbox."
-        found = self.place.locator(".widget-inline-hbox").filter(has=self.page.page.get_by_text(label, exact=True)).first
+        "The part of the row with this label: a slider, buttons or a checkbox."
+        found = self.place.locator(".widget-inline-hbox, .widget-toggle-buttons").filter(has=self.page.page.get_by_text(label, exact=True)).first
         wait_until(found.count, 10, lambda: f"a control with the label {label!r}; there are {self.place.locator('.widget-label, .widget-checkbox').all_inner_texts()}")
         return found
 
     def step(self, label):
-        "One step of the control, up or, from its end on, down: by the keyboard, but for lists, whose arrows JupyterLab takes to itself."
+        "One step of the control, up or, from its end on, down: by the keyboard."
         control, before = self.control(label), self.state(label)
-        if (options := control.locator("select")).count():
-            index, count = options.evaluate("list => [list.selectedIndex, list.length]")
-            options.select_option(index=(index + 1) % count)
+        if (options := control.locator(".widget-toggle-button")).count():
+            options.nth(0 if options.last.evaluate("button => button.classList.contains('mod-active')") else options.count() - 1).focus()
+            self.page.page.keyboard.press("Enter")
             return wait_until(lambda: self.state(label) != before, 5, f"{label!r} to leave {before}")
         slides = control.locator(".noUi-handle").count()
         part = control.locator(".noUi-handle" if slides else "input[type=checkbox]").first
@@ -247,8 +294,8 @@ class Shown:
     def state(self, label):
         "Where a control stands, as the page shows it."
         return self.control(label).evaluate("""control => {
-            const find = selector => control.querySelector(selector), list = find('select'), box = find('input[type=checkbox]');
-            return list ? list.value : box ? String(box.checked) : (find('.widget-readout') ?? find('.noUi-handle')).textContent }""")
+            const find = selector => control.querySelector(selector), pressed = find('.widget-toggle-button.mod-active'), box = find('input[type=checkbox]');
+            return pressed ? pressed.textContent : box ? String(box.checked) : (find('.widget-readout') ?? find('.noUi-handle')).textContent }""")
 
     def changes(self, before, seconds=30):
         "Waits for another picture than `before`, and returns its hash; None if it does not come."
@@ -277,7 +324,7 @@ def opened(chromium, lab, request):
         page = Page(chromium, lab, notebook)
         pages.append((page, f"{Path(notebook).stem}-{variable}"))
         page.run_all()
-        return page.explorer(variable)
+        return page.explorer(variable) if variable else page
     yield opened
     for page, name in pages:
         try:
@@ -288,27 +335,83 @@ def opened(chromium, lab, request):
         finally: page.close()
 
 
-@pytest.mark.parametrize("notebook, variable, label", ROWS, ids=lambda value: value.removesuffix(".ipynb"))
-def test_a_control_changes_the_picture(opened, notebook, variable, label):
+@pytest.mark.parametrize("notebook, variable, label, says", ROWS, ids=lambda value: value.removesuffix(".ipynb"))
+def test_a_control_changes_the_picture(opened, notebook, variable, label, says):
     explorer = opened(notebook, variable)
     before = explorer.rests()
+    assert says in explorer.words() and "Error" not in explorer.words(), f"after Run All, below it stands {explorer.words()!r}"
+    moved(explorer, label, before)
+
+
+def moved(explorer, label, before):
     for _ in range(4):  # a single step need not change every picture
         explorer.step(label)
         if explorer.changes(before, seconds=8): break
-    else: pytest.fail(f"{notebook}: {label!r} moved to {explorer.state(label)}, and the picture stayed the same; below it stands {explorer.words()!r}")
+    else: pytest.fail(f"{label!r} moved to {explorer.state(label)}, and the picture stayed the same; below it stands {explorer.words()!r}")
     assert "Error" not in explorer.words()
 
 
-@pytest.mark.parametrize("notebook, variable, label", PLAYED, ids=lambda value: value.removesuffix(".ipynb"))
-def test_play_advances_and_pauses(opened, notebook, variable, label):
-    explorer = opened(notebook, variable)
-    first, start = explorer.rests(), explorer.state(label)
+def test_without_anywidget_python_draws(opened):
+    explorer = opened("drawn.ipynb", "encoder")
+    for variable, label in DRAWN:
+        explorer = explorer.page.explorer(variable)
+        moved(explorer, label, explorer.rests(0.5))
+    first, start = explorer.rests(), explorer.state("training")  # the replay: play, and pause
     button = explorer.place.locator(".widget-play button").first
     button.click()
     second = explorer.changes(first)
     assert second, "pressed Play, and the picture stays the same"
     assert explorer.changes(second), "it stops after one picture"
-    assert explorer.state(label) != start
+    assert explorer.state("training") != start
     button.click()
     rest = explorer.rests(seconds=4)
     assert explorer.digest() == rest and "Error" not in explorer.words()
+
+
+@pytest.mark.parametrize("notebook, variable, module, canvas, place, moves, told, says", LIVE, ids=[row[2] for row in LIVE])
+def test_a_live_explorer_follows_hand_and_kernel(opened, notebook, variable, module, canvas, place, moves, told, says):
+    page = opened(notebook, None)
+    root = page.live(variable, module)
+    data = lambda name: root.get_attribute(f"data-{name.strip('_').replace('_', '-')}")
+    sentence, hint = (lambda: root.locator("[data-name=sentence]").inner_text()), (lambda: root.locator("[data-name=hint]").inner_text())
+    values = lambda: page.kernel(f"{variable}.values")
+    text = lambda value: str(value).lower() if isinstance(value, bool) else value if isinstance(value, str) else f"{value:g}"  # as JavaScript writes it
+    agree = lambda: all(data(name) == text(value) for name, value in values().items())
+    state = lambda: [data(name) for name in moves]
+    drawn = lambda: root.locator("canvas").evaluate_all("all => all.map(canvas => canvas.toDataURL()).join()")
+    assert says in sentence() and agree(), f"after Run All there stands {sentence()!r}, at {values()}"
+
+    surface = root.locator(f"canvas[data-name={canvas}]")
+    surface.scroll_into_view_if_needed()
+    box, before, picture, quiet = surface.bounding_box(), state(), drawn(), hint()
+    x, y = box["x"] + place[0] * box["width"], box["y"] + place[1] * box["height"]
+    page.page.mouse.move(x, y)
+    wait_until(lambda: data("hover") and hint() != quiet, 5, "values under the pointer")
+    page.page.mouse.click(x, y)
+    wait_until(lambda: state() != before, 5, f"a press to move {moves}")
+    wait_until(agree, 10, lambda: f"the kernel to hear of it: {values()}, {state()}")
+    page.page.mouse.move(2, 2)
+    wait_until(lambda: drawn() != picture, 5, "another picture")
+
+    pressed, active = state(), page.ask("return panel.content.activeCellIndex")
+    surface.focus()
+    for key in ("ArrowRight", "ArrowLeft", "ArrowLeft"): page.page.keyboard.press(key)
+    wait_until(lambda: state() != pressed, 5, "the arrow keys to move it")
+    wait_until(agree, 10, "the kernel to hear of it")
+    assert surface.evaluate("canvas => getComputedStyle(canvas).outlineStyle") != "none", "no ring shows the focus"
+    count = page.ask("return panel.content.model.cells.length")
+    slider = root.locator("input").last
+    slider.focus()
+    page.page.keyboard.press("x")  # which cuts a cell elsewhere
+    page.page.keyboard.press("ArrowDown")
+    assert (page.ask("return panel.content.activeCellIndex"), page.ask("return panel.content.model.cells.length")) == (active, count)
+    wait_until(agree, 10, "the kernel to hear of it")
+
+    (name, value), picture = next(iter(told.items())), drawn()
+    page.kernel(f"[setattr({variable}, {name!r}, {value!r}), 0][1]")
+    wait_until(lambda: data(name) == text(value) and drawn() != picture, 10, f"{name} = {value!r} in the kernel to be drawn")
+    spent = root.evaluate("root => { const start = performance.now(); for (let i = 0; i < 50; i++) root.explorer.redraw(); return (performance.now() - start) / 50 }")
+    print(f"{module}: a redraw takes {spent:.1f} ms (mean of 50, software rendering)")
+    assert spent < 200  # 16 ms are meant, on a quiet machine
+    nothing = root.locator("canvas").evaluate_all("all => all.filter(canvas => canvas.clientWidth && !canvas.getAttribute('aria-label')).map(canvas => canvas.dataset.name)")
+    assert not nothing, f"canvases that say nothing to who cannot see them: {nothing}"

@@ -1,7 +1,7 @@
 """The web site: built from the notebooks without a warning, complete, and moved in a browser that reaches nothing but the site.
 
 Needs `pip install -e ".[docs]"` for the first half, playwright and Chromium as well for the second; without them the tests are skipped.
-SITE_SHOTS=folder keeps screenshots of the explorers.
+SITE_SHOTS=folder keeps screenshots of the explorers; NANODETR_SITE=folder takes a site that is already built.
 """
 import base64
 import functools
@@ -14,7 +14,6 @@ import shutil
 import subprocess
 import sys
 import threading
-import zlib
 from html import unescape
 from pathlib import Path
 
@@ -39,6 +38,7 @@ QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "-
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     "The folder of the built site. Strict: a warning fails the build."
+    if built := os.environ.get("NANODETR_SITE"): return Path(built)
     for needed in ("mkdocs", "material", "mkdocstrings_handlers.python"):
         try: found = importlib.util.find_spec(needed)
         except ModuleNotFoundError: found = None
@@ -81,8 +81,8 @@ def visit(browser, address):
         faults.append(f"asks for {route.request.url}")
         route.abort()
 
-    def visit(path, width=1280, scheme="light"):
-        contexts.append(browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme))
+    def visit(path, width=1280, scheme="light", **more):
+        contexts.append(browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce", **more))
         contexts[-1].route("**/*", local)
         page = contexts[-1].new_page()
         page.set_default_timeout(60_000)
@@ -99,10 +99,32 @@ def visit(browser, address):
 
 def explorer(page, kind):
     "The explorer, once it is ready to be played with."
-    page.wait_for_selector(f"#{kind}-explorer.ready")
-    root = page.locator(f"#{kind}-explorer")
+    place = page.locator(f"#{kind}-explorer")
+    place.scroll_into_view_if_needed()
+    page.wait_for_selector(f"#{kind}-explorer.ready .ndx[data-ready]")
+    root = place.locator(".ndx")
     root.scroll_into_view_if_needed()
     return root
+
+
+def state(root, *names):
+    "What the explorer says about itself, in data-attributes."
+    found = [root.get_attribute(f"data-{name}") for name in names]
+    return found if len(names) > 1 else found[0]
+
+
+def settle(page):
+    "Two frames: after a change, the explorer draws in the next one."
+    page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
+def press(page, canvas, x, y):
+    "A press of the mouse at (x, y) in 0..1; then the pointer leaves."
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    page.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["height"])
+    page.mouse.move(2, 2)
+    settle(page)
 
 
 def keep(root, name):
@@ -114,8 +136,9 @@ def pictures(root) -> list:
     return root.locator("canvas").evaluate_all("all => all.map(canvas => canvas.toDataURL())")
 
 
-def data(page, kind) -> dict:
-    return json.loads(page.locator(f"#{kind}-explorer [data-name=data]").text_content())
+def data(site, kind) -> dict:
+    "The numbers that the explorer draws."
+    return json.loads((site / "assets" / "explorers" / f"{kind}.json").read_text(encoding="utf-8"))["data"]
 
 
 # --- without a browser
@@ -161,16 +184,16 @@ def test_nothing_on_a_page_is_fetched_from_elsewhere(site):
         assert not tags, f"{path}: {tags[:3]}"
 
 
-def test_packed_attention_is_the_models(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / ".site"))
-    import explorer_data
-    model = DETR.from_pretrained(explorer_data.NAME)
-    image = ShapesDataset("val", size=64, n=5)[3][0]
+def test_the_explorers_are_the_librarys(site):
+    for module in (ROOT / "nanodetr" / "explorers").glob("*.js"):
+        there = site / "assets" / ("playground" if module.stem == "playground" else "explorers") / module.name
+        if module.stem == "playground" and not there.parent.is_dir(): continue  # built without a network
+        assert there.read_text(encoding="utf-8") == module.read_text(encoding="utf-8")
+    model = DETR.from_pretrained("nano-shapes")
+    image = ShapesDataset("val", n=5)[2][0]
     with torch.no_grad(): true = torch.cat(model(image[None], need_weights=True).attention["encoder"])
-    numbers = np.frombuffer(zlib.decompress(base64.b64decode(explorer_data.packed(true))), np.uint8).astype(float)
-    count = true.shape[:3].numel()
-    largest, share = numbers[:count].reshape(true.shape[:3]) / 255, numbers[count:].reshape(true.shape) / explorer_data.LEVELS
-    assert np.abs(largest[..., None] * share - true.numpy()).max() < 0.6 / explorer_data.LEVELS
+    told = unpacked(data(site, "encoder_attention")["scenes"][1]["views"]["none"]["weights"])
+    assert np.abs(told.reshape(true.shape) - true.numpy()).max() < 0.002
 
 
 # --- in a browser
@@ -186,14 +209,6 @@ def test_every_course_page_opens(visit):
         assert not broken
 
 
-def test_search_finds_a_word(visit):
-    page = visit("")
-    page.locator("label.md-search__icon, .md-search__input").first.click()
-    page.locator(".md-search__input").fill("Hungarian algorithm")
-    page.wait_for_selector(".md-search-result__item")
-    assert any("09_matching" in link for link in page.locator(".md-search-result__link").evaluate_all("all => all.map(a => a.href)"))
-
-
 def test_dark_mode_is_a_click_away(visit):
     page = visit("06_encoder/")
     paper = "getComputedStyle(document.body).backgroundColor"
@@ -202,36 +217,73 @@ def test_dark_mode_is_a_click_away(visit):
     page.locator("label[title='Dark mode']").click()
     page.wait_for_selector("body[data-md-color-scheme=slate]")
     assert page.evaluate(paper) != light
-    keep(explorer(page, "attention"), "attention_dark")
+    root = explorer(page, "encoder_attention")
+    keep(root, "attention_dark")
+    dark = pictures(root)
+    page.locator("label[title='Light mode']").click()
+    page.wait_for_selector("body[data-md-color-scheme=default]")
+    settle(page)
+    assert pictures(root) != dark, "the explorer does not follow the theme"
 
 
-@pytest.mark.parametrize("name", ["06_encoder", "09_matching"])
-def test_pages_fit_a_phone(visit, name):
-    page = visit(f"{name}/", width=360, scheme="dark")
-    root = explorer(page, "attention" if name.startswith("06") else "matching")
-    assert page.evaluate("document.documentElement.scrollWidth") <= 360
-    for canvas in root.locator("canvas").all(): assert canvas.bounding_box()["width"] > 60
-    keep(root, f"{name}_phone")
+PLACES = [("06_encoder", "encoder_attention"), ("07_decoder", "decoder_attention"), ("09_matching", "matching"), ("11_training", "replay")]
 
 
-def test_hungarian_equals_scipy(visit):
-    page, random = visit("09_matching/"), np.random.default_rng(0)
-    explorer(page, "matching")
-    tables = []
-    for case in range(50):
-        objects = int(random.integers(1, 9))
-        table = random.normal(size=(objects + int(random.integers(0, 9)), objects)) * 5
-        tables.append((table.round() if case % 3 == 0 else table).tolist())  # whole numbers: ties
-    answers = page.evaluate("tables => tables.map(t => document.getElementById('matching-explorer').explorer.assign(t))", tables)
-    for table, answer in zip(map(np.array, tables), answers):
-        assert len(set(answer)) == table.shape[1], "two objects have one query"
-        assert table[answer, range(table.shape[1])].sum() == pytest.approx(table[linear_sum_assignment(table)].sum())
-    assert page.evaluate("document.getElementById('matching-explorer').explorer.assign([[], []])") == []
+@pytest.mark.parametrize("name, kind", PLACES, ids=[kind for _, kind in PLACES])
+def test_explorers_work_on_a_phone_by_touch_and_by_keys(visit, name, kind):
+    page = visit(f"{name}/", width=390, scheme="dark", has_touch=True, device_scale_factor=2)
+    root = explorer(page, kind)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    keep(root, f"{kind}_phone")
+    tall = root.bounding_box()["height"]
+    for name in ("scene", {"matching": "table", "replay": "curves", "decoder_attention": "bars"}.get(kind, "maps")):
+        canvas = root.locator(f"canvas[data-name={name}]")
+        canvas.scroll_into_view_if_needed()
+        box, before = canvas.bounding_box(), pictures(root)
+        assert 250 < box["width"] <= 390 and canvas.evaluate("canvas => canvas.width / canvas.clientWidth") == pytest.approx(2, abs=0.02)  # sharp
+        for x, y in ((0.31, 0.42), (0.6, 0.35), (0.72, 0.55)):
+            page.touchscreen.tap(box["x"] + x * box["width"], box["y"] + y * min(box["height"], 800))
+            settle(page)
+            if pictures(root) != before: break
+        else: pytest.fail(f"a finger on {name!r} changes nothing")
+        canvas.focus()
+        touched = pictures(root)
+        for key in ("ArrowRight", "ArrowLeft", "ArrowLeft"):
+            page.keyboard.press(key)
+            settle(page)
+            if pictures(root) != touched: break
+        else: pytest.fail(f"the arrow keys on {name!r} change nothing")
+        assert canvas.evaluate("canvas => getComputedStyle(canvas).outlineStyle") != "none" and len(canvas.get_attribute("aria-label")) > 20
+    assert abs(root.bounding_box()["height"] - tall) < 80, "the page jumps"
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
-def reference(told, picture, model, weights) -> tuple:
-    "(Hungarian total, its queries by object) by SciPy and nanodetr.boxes, from the numbers on the page."
-    scene, says = told["pictures"][picture], told["models"][model]["says"][picture]
+def test_every_control_is_reached_by_tab(visit):
+    page = visit("09_matching/")
+    root = explorer(page, "matching")
+    names = lambda: page.evaluate("() => { const e = document.activeElement; return e.closest('.ndx') && (e.dataset.key || e.dataset.name || e.textContent) }")
+    root.locator("input").first.focus()
+    seen = [names()]
+    for _ in range(12):
+        page.keyboard.press("Tab")
+        seen.append(names())
+    assert list(dict.fromkeys(name for name in seen if name)) == ["image", "stage", "layer", "way", "class_", "l1", "giou", "the paper\u2019s weights", "scene", "table"]
+
+
+def test_explorers_come_when_the_reader_comes_near(visit):
+    page = visit("")
+    asked = []
+    page.on("request", lambda request: asked.append(request.url.rsplit("/", 1)[-1]))
+    page.goto(page.url + "13_inside_detr/", wait_until="load")
+    page.wait_for_timeout(300)
+    assert "replay.json" not in asked and "core.js" not in asked
+    explorer(page, "replay")
+    assert "replay.json" in asked and "matching.json" not in asked
+
+
+def reference(told, picture, stage, weights) -> tuple:
+    "(Hungarian total, its queries by object) by SciPy and nanodetr.boxes, from the numbers on the page, by the first decoder layer."
+    scene, says = told["scenes"][picture], told["said"][stage][0][picture]
     boxes, objects, probs = (torch.tensor(x, dtype=torch.float64) for x in (says["boxes"], scene["boxes"], says["probs"]))
     cost = weights[0] * -probs[:, scene["labels"]] + weights[1] * torch.cdist(boxes, objects, p=1)
     cost = (cost - weights[2] * pairwise_giou(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(objects))).numpy()
@@ -239,99 +291,216 @@ def reference(told, picture, model, weights) -> tuple:
     return cost[rows, columns].sum(), [rows[list(columns).index(j)] for j in range(cost.shape[1])]
 
 
-def test_matching_explorer_follows_its_sliders(visit):
-    page = visit("09_matching/")
-    root, told = explorer(page, "matching"), data(page, "matching")
-    total = lambda: float(root.get_attribute("data-total"))
+def test_matching_explorer_follows_its_sliders(visit, site):
+    page, told = visit("09_matching/"), data(site, "matching")
+    root = explorer(page, "matching")
     keep(root, "matching")
-    assert total() == pytest.approx(reference(told, 0, 0, (1, 5, 2))[0], abs=1e-5)
-    cell = "[data-pair].best"
-    assert root.locator(cell).count() == len(told["pictures"][0]["labels"])
+    image, stage = map(int, state(root, "image", "stage"))
+    total = lambda: float(state(root, "total"))
+    assert state(root, "layer") == "1" and total() == pytest.approx(reference(told, image, stage, (1, 5, 2))[0], abs=1e-5)
     before, said = pictures(root), root.locator("[data-name=sentence]").text_content()
-    slider = root.locator("input[data-name=l1]")
+    assert "less in all" in said  # it opens where greedy loses
+    slider = root.locator("input[data-key=l1]")
     slider.focus()
-    for _ in range(20): slider.press("ArrowLeft")  # 5 -> 0, by the keyboard
-    assert total() == pytest.approx(reference(told, 0, 0, (1, 0, 2))[0], abs=1e-5)
+    for _ in range(10): slider.press("ArrowLeft")  # 5 -> 0, by the keyboard
+    settle(page)
+    assert total() == pytest.approx(reference(told, image, stage, (1, 0, 2))[0], abs=1e-5)
     assert root.locator("[data-name=sentence]").text_content() != said
-    for name, value in (("giou", 0), ("class", 5)):
-        root.locator(f"input[data-name={name}]").evaluate("(input, value) => { input.value = value; input.dispatchEvent(new Event('input')); }", value)
-    best, queries = reference(told, 0, 0, (5, 0, 0))
+    for name, value in (("giou", 0), ("class_", 5)):
+        root.locator(f"input[data-key={name}]").evaluate("(input, value) => { input.value = value; input.dispatchEvent(new Event('input')); }", value)
+    settle(page)
+    best, queries = reference(told, image, stage, (5, 0, 0))
     assert total() == pytest.approx(best, abs=1e-5) and pictures(root) != before
-    assert float(root.get_attribute("data-greedy")) >= best - 1e-9
-    assert root.locator(cell).evaluate_all("all => all.map(td => td.dataset.pair)") == [f"{q},{j}" for q, j in sorted(zip(queries, range(len(queries))))]
-    root.locator("[data-name=reset]").click()
+    assert float(state(root, "greedy")) >= best - 1e-9
+    root.locator("button").click()  # the paper's weights
+    settle(page)
     assert pictures(root) == before
-    root.locator("select[data-name=picture]").select_option("1")
-    root.locator("select[data-name=model]").select_option(str(len(told["models"]) - 1))
-    assert total() == pytest.approx(reference(told, 1, len(told["models"]) - 1, (1, 5, 2))[0], abs=1e-5)
+    assert state(root, "pairs") == ",".join(map(str, reference(told, image, stage, (1, 5, 2))[1]))
+    root.locator("input[data-key=image]").nth(1).check(force=True)
+    root.locator("input[data-key=stage]").press("End")
+    settle(page)
+    assert total() == pytest.approx(reference(told, 1, len(told["stages"]) - 1, (1, 5, 2))[0], abs=1e-5)
 
 
 def test_a_cell_of_the_cost_table_explains_itself(visit):
     page = visit("09_matching/")
-    root, told = explorer(page, "matching"), data(page, "matching")
-    before, pair = pictures(root), root.locator("[data-name=pair]")
-    cell = root.locator("[data-pair='2,1']")
-    cell.hover()
-    assert pictures(root) != before and "q2 for the" in pair.text_content()
-    says, scene = told["models"][0]["says"][0], told["pictures"][0]
-    assert f"{says['probs'][2][scene['labels'][1]]:.2f} = " in pair.text_content()
-    page.mouse.move(5, 5)
-    cell.focus()
-    page.keyboard.press("ArrowDown")
-    assert "q3 for the" in pair.text_content()
+    root = explorer(page, "matching")
+    before, hint, table = pictures(root), root.locator("[data-name=hint]"), root.locator("canvas[data-name=table]")
+    table.scroll_into_view_if_needed()
+    box = table.bounding_box()
+    page.mouse.move(box["x"] + 60, box["y"] + 44 + 2.5 * 25)  # the first column, the third row
+    settle(page)
+    assert pictures(root) != before and hint.text_content().startswith("q2 for A: class 1.0") and state(root, "query") == "-"
+    page.mouse.move(2, 2)
+    settle(page)
+    assert pictures(root) == before
+    table.focus()
+    for key in ("ArrowDown", "ArrowDown", "ArrowRight"): page.keyboard.press(key)
+    settle(page)
+    query, thing = state(root, "query", "object")
+    assert thing == "1" and f"q{query} for B costs" in root.locator("[data-name=sentence]").text_content()
     keep(root, "matching_pair")
+    page.keyboard.press("Escape")
+    settle(page)
+    assert state(root, "query", "object") == ["-", "-"] and pictures(root) == before
 
 
-def unpacked(told, picture, view) -> np.ndarray:
-    "The attention on the page, (layers, heads, N, N)."
-    numbers = np.frombuffer(zlib.decompress(base64.b64decode(told["pictures"][picture]["views"][view]["weights"])), np.uint8)
-    count = told["layers"] * told["heads"]
-    cells = round((len(numbers) / count + 0.25) ** 0.5 - 0.5)  # count * N + count * N * N numbers
-    share = numbers[count * cells:].reshape(told["layers"], told["heads"], cells, cells).astype(float)
-    return share / share.sum(-1, keepdims=True)
+def unpacked(packed) -> np.ndarray:
+    "Packed weights (rows,N)."
+    alphabet = {c: k for k, c in enumerate("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")}
+    digits = np.array([alphabet[c] for c in packed["text"]]).reshape(len(packed["top"]), packed["columns"], packed["letters"])
+    share = (digits * 64.0 ** np.arange(packed["letters"])[::-1]).sum(-1)
+    return share / np.maximum(share.sum(-1, keepdims=True), 1e-12)
 
 
-def test_attention_explorer_follows_the_chosen_cell(visit):
-    page = visit("06_encoder/")
-    root, told = explorer(page, "attention"), data(page, "attention")
-    keep(root, "attention")
-    scene, captions = root.locator("[data-name=scene]"), root.locator("figcaption")
-    assert captions.count() == told["layers"] * told["heads"]
-    box = scene.bounding_box()
+def test_attention_explorer_follows_the_chosen_cell(visit, site):
+    page, told = visit("06_encoder/"), data(site, "encoder_attention")
+    root = explorer(page, "encoder_attention")
+    keep(root, "encoder_attention")
+    scene, view = root.locator("canvas[data-name=scene]"), told["scenes"][0]["views"]["none"]
+    weights = unpacked(view["weights"]).reshape(told["layers"] * told["heads"], view["rows"] * view["columns"], -1)
 
-    def click(row, column, columns=8):
-        scene.click(position={"x": (column + 0.5) * box["width"] / columns, "y": (row + 0.5) * box["width"] / columns})
-        page.mouse.move(5, 5)
+    def check(row, column):
+        assert state(root, "row", "column") == [str(row), str(column)]
+        tops = list(map(float, state(root, "tops").split(",")))
+        assert tops == pytest.approx(weights[:, row * view["columns"] + column].max(-1), abs=2e-3)
 
-    def check(weights, cell):
-        wanted = [f"head {h + 1}: {100 * weights[l, h, cell].max():.0f} %" for l in range(told["layers"]) for h in range(told["heads"])]
-        assert [re.sub(r"\s+", " ", text) for text in captions.all_text_contents()] == wanted
-
-    click(1, 1)
-    before, weights = pictures(root), unpacked(told, 0, 0)
-    check(weights, 1 * 8 + 1)
-    click(6, 5)
-    check(weights, 6 * 8 + 5)
-    assert all(a != b for a, b in zip(before, pictures(root))), "a map did not follow"
+    press(page, scene, 1.5 / 8, 1.5 / 8)
+    check(1, 1)
+    before = pictures(root)
+    press(page, scene, 5.5 / 8, 6.5 / 8)
+    check(6, 5)
+    assert all(a != b for a, b in zip(before, pictures(root))), "a picture did not follow"
     scene.focus()
     page.keyboard.press("ArrowRight")
-    check(weights, 6 * 8 + 6)
+    settle(page)
+    check(6, 6)
+    still = pictures(root)
     scene.hover(position={"x": 3, "y": 3})
-    check(weights, 0)
-    page.mouse.move(5, 5)
-    check(weights, 6 * 8 + 6)
+    settle(page)
+    assert pictures(root) != still and root.locator("[data-name=hint]").text_content().startswith("row 0, column 0")
 
 
-def test_attention_explorer_shows_what_the_mask_is_for(visit):
-    page = visit("06_encoder/")
-    root, told = explorer(page, "attention"), data(page, "attention")
-    rows, columns = (told["pictures"][0]["views"][1][key] for key in ("rows", "columns"))
-    padding = [i for i in range(rows * columns) if i % columns >= rows]
-    assert unpacked(told, 0, 1)[..., padding].max() == 0 < unpacked(told, 0, 2)[..., padding].max()
-    before, sentence = pictures(root), root.locator("[data-name=sentence]")
-    root.locator("select[data-name=view]").select_option("1")
-    assert "no head looks at the padding" in sentence.text_content()
+def test_attention_explorer_shows_what_the_mask_is_for(visit, site):
+    page, told = visit("06_encoder/"), data(site, "encoder_attention")
+    root = explorer(page, "encoder_attention")
+    view = told["scenes"][0]["views"]["padded"]
+    padding = [i for i in range(view["rows"] * view["columns"]) if i % view["columns"] >= 8 or i // view["columns"] >= 8]
+    assert unpacked(view["weights"])[:, padding][:8].max() == 0 < unpacked(told["scenes"][0]["views"]["mask forgotten"]["weights"])[:, padding].max()
+    sentence, options = root.locator("[data-name=sentence]"), root.locator("input[data-key=padding]")
+    options.nth(1).check(force=True)
+    settle(page)
+    assert "gets 0\u00a0% of the weight" in sentence.text_content()
     masked = pictures(root)
-    root.locator("select[data-name=view]").select_option("2")
-    assert "is lost on padding" in sentence.text_content() and masked != pictures(root) != before
+    options.nth(2).check(force=True)
+    settle(page)
+    assert "is lost on padding" in sentence.text_content() and masked != pictures(root)
+    root.locator("button").click()  # side by side
+    settle(page)
+    assert state(root, "beside") == "true"
     keep(root, "attention_padded")
+
+
+def test_decoder_explorer_leaves_a_query_out(visit, site):
+    page, told = visit("07_decoder/"), data(site, "decoder_attention")
+    root = explorer(page, "decoder_attention")
+    keep(root, "decoder_attention")
+    image, query = map(int, state(root, "image", "query"))
+    passes, final = told["scenes"][image]["passes"], lambda left_out: told["scenes"][image]["passes"][str(left_out)]["scores"][-1]
+    rises = lambda out: [q for q in range(told["queries"]) if q != out and final(-1)[q] < 0.5 < final(out)[q]]
+    out = next(q for q in range(told["queries"]) if rises(q))
+    assert not root.locator("canvas[data-name=without]").is_visible()
+    root.locator("input[data-key=leave_out]").nth(out + 1).check(force=True)
+    settle(page)
+    assert root.locator("canvas[data-name=without]").is_visible() and len(passes) == told["queries"] + 1
+    assert list(map(float, state(root, "scores").split(","))) == pytest.approx(final(out), abs=1e-3)
+    root.locator("input[data-key=query]").nth(rises(out)[0]).check(force=True)
+    settle(page)
+    assert f"q{rises(out)[0]} rises from" in root.locator("[data-name=sentence]").text_content()
+    keep(root, "decoder_left_out")
+    before = state(root, "listens")
+    root.locator("canvas[data-name=maps]").focus()
+    page.keyboard.press("ArrowDown")  # the next layer
+    settle(page)
+    assert state(root, "layer") == "3" and state(root, "listens") != before
+
+
+def test_replay_plays_and_follows_a_query(visit, site):
+    page, told = visit("11_training/"), data(site, "replay")
+    root = explorer(page, "replay")
+    assert state(root, "moment", "query") == ["0", "all"]
+    root.locator("button").click()
+    page.wait_for_function("document.querySelector('.ndx-replay').dataset.moment >= 2")
+    root.locator("button").click()
+    settle(page)
+    rest = int(state(root, "moment"))
+    page.wait_for_timeout(1400)
+    assert int(state(root, "moment")) == rest and state(root, "playing") == "false"
+    assert float(state(root, "loss")) == told["moments"][rest]["loss"][0]
+    keep(root, "replay")
+    press(page, root.locator("canvas[data-name=curves]"), 0.97, 0.5)
+    assert int(state(root, "moment")) == len(told["epochs"]) - 1
+    root.locator("canvas[data-name=map]").focus()
+    page.keyboard.press("ArrowRight")
+    settle(page)
+    has = np.mean([row[0] == "1" for row in told["moments"][-1]["busy"]])
+    assert state(root, "query") == "0" and f"q0 has an object on {100 * has:.0f}\u00a0%" in root.locator("[data-name=sentence]").text_content()
+    keep(root, "replay_query")
+
+
+# --- the home page, and what a stranger needs
+
+def test_home_is_light_until_the_playground_is_asked_for(visit, site):
+    if not (site / "assets" / "playground").is_dir(): pytest.skip("this site was built without the playground")
+    page = visit("#start")
+    sizes = {}
+    page.on("response", lambda r: sizes.__setitem__(r.url, len(r.body()) if r.ok else 0))
+    page.reload(wait_until="load")
+    page.wait_for_timeout(300)
+    early = [url for url in sizes if "/assets/playground/" in url or "/assets/explorers/" in url]
+    assert not early and page.locator(".playground-start img:visible").evaluate("image => image.complete && image.naturalWidth > 0")
+    weight = sum(size for url, size in sizes.items() if "search" not in url)
+    print(f"\nthe home page: {len(sizes)} requests, {weight / 1e6:.2f} MB without the search index")
+    assert weight < 1.5e6
+    page.locator(".playground-start").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#playground.ready .ndx-playground[data-answers][data-idle=true]")
+    found = json.loads(page.get_attribute(".ndx-playground", "data-detections"))
+    assert sorted(d["label"] for d in found) == ["cross", "ellipse", "rectangle", "triangle"]
+    assert page.evaluate("document.activeElement.dataset.thing") == "0"  # the keyboard goes on from there
+    page.keyboard.press("ArrowDown")
+    page.wait_for_function("document.querySelector('.ndx-playground').dataset.scene.includes('20,20,13')")
+    keep(page.locator("#playground"), "playground")
+
+
+def test_home_names_what_can_be_pressed(visit):
+    page = visit("", width=390, scheme="dark")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    nameless = page.evaluate("""() => [...document.querySelectorAll('main :is(a, button, input, img)')].filter(e => e.offsetParent && !(e.getAttribute('aria-label') || e.title
+        || e.textContent.trim() || e.alt || e.labels?.[0]?.textContent.trim() || (e.tagName === 'IMG' && e.closest('button')))).map(e => e.outerHTML.slice(0, 120))""")
+    assert not nameless
+    keep(page.locator("main"), "home_phone")
+
+
+def test_search_finds_the_lesson_first(visit):
+    page = visit("?q=hungarian")  # as a link to a search
+    for query, lesson in (("hungarian", "09_matching"), ("GIoU gradient", "01_boxes"), ("positional encoding", "04_positional_encoding")):
+        page.locator(".md-search__input").fill(query)
+        page.locator(".md-search__input").press("End")  # it listens to keys
+        page.wait_for_selector(f".md-search-result__item a[href$='h={query.lower().replace(' ', '+')}' i]")
+        found = page.locator(".md-search-result__item > .md-search-result__link").evaluate_all("all => all.map(a => new URL(a.href).pathname)")
+        assert lesson in found[0], (query, found[:4])
+
+
+def test_a_lesson_leads_on(site):
+    text = (site / "05_attention" / "index.html").read_text(encoding="utf-8")
+    for words in ('href="../api/attention/#nanodetr.attention.attend"', "View on GitHub", "Download notebook", "/raw/main/nbs/05_attention.ipynb",
+                  '<meta property="og:image" content="https://', "images/playground.png"): assert words in text, words
+    figure = re.search(r'<a class="enlarge" href="(\.\./figures/[^"]+)"[^>]*><img[^>]*src="([^"]+)"', text)
+    assert figure and figure[1] == figure[2]
+
+
+def test_api_headings_are_qualified_and_parameters_are_tables(site):
+    text = (site / "api" / "attention" / "index.html").read_text(encoding="utf-8")
+    assert re.search(r'id="nanodetr.attention.attend" class="doc doc-heading">.*?nanodetr\.attention\.attend', text, re.S)
+    assert re.search(r"<table>\s*<thead>\s*<tr>\s*<th>Name</th>\s*<th>Type</th>\s*<th>Description</th>", text)

@@ -8,4 +8,5 @@ from .decoder_attention import *
 from .matching import *
 from .replay import *
 from .detections import *
+from .playground import *
 from .live_training import *

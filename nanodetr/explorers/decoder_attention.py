@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['PICKED', 'SHARED', 'ELSEWHERE', 'queries_on_the_same', 'DecoderAttentionPicture', 'DecoderScene', 'with_gap',
-           'decoder_words', 'rivals_words', 'heirs_words', 'explore_decoder_attention']
+           'decoder_data', 'decoder_words', 'rivals_words', 'heirs_words', 'explore_decoder_attention']
 
 # %% ../../nbs/explorers/decoder_attention.ipynb #90ca315b
 import numpy as np
 import torch
 
 from ..boxes import pairwise_iou
-from .core import Explorer, Sheet, choice, join_words, slider, switch
+from .core import Explorer, Sheet, choice, join_words, make_explorer, packed, picture_address, rounded, switch
 from .encoder_attention import MapGrid, answers_in_pixels, run_with_attention, stack_attention
 from ..plots.pictures import _badness, _spots, cells_in, to_numpy, to_picture
 from ..plots.style import INK, LINE, MUTED
@@ -131,6 +131,23 @@ def with_gap(x, dim, at) -> torch.Tensor:
     before, after = x.split([at, x.shape[dim] - at], dim)
     return torch.cat([before, torch.zeros_like(x.narrow(dim, 0, 1)), after], dim)
 
+# %% ../../nbs/explorers/decoder_attention.ipynb #a5cfd47b
+def decoder_data(scenes, classes) -> dict:
+    "The JSON of decoder_attention.js, from a list of `DecoderScene`."
+    def asked(scene, left_out):
+        said = scene.asked(left_out)
+        return {"cross": packed(said["cross"]), "self": packed(said["self"]), "boxes": rounded(said["boxes"], 1),
+                "scores": rounded(said["scores"], 3), "labels": said["labels"].tolist()}
+
+    layers, heads, queries, _ = scenes[0].asked()["cross"].shape
+    told = {"layers": layers, "heads": heads, "queries": queries, "classes": [str(name) for name in classes], "scenes": []}
+    for scene in scenes:
+        _, height, width = scene.image.shape
+        rows, columns = scene.asked()["shape"]
+        told["scenes"].append({"image": picture_address(scene.image), "width": width, "height": height, "rows": rows, "columns": columns,
+                               "passes": {-1 if left_out is None else left_out: asked(scene, left_out) for left_out in (None, *range(queries))}})
+    return told
+
 # %% ../../nbs/explorers/decoder_attention.ipynb #8485040f
 def decoder_words(whole, said, query, layer, names, left_out) -> str:
     "What the picture shows, in words. whole: the answers with all queries asked; said: those drawn (see `DecoderScene.asked`)."
@@ -166,10 +183,12 @@ def heirs_words(before, after, left_out) -> str:
     return f"Without q{left_out}, " + (join_words(rose) if rose else "no other query reports an object") + "."
 
 # %% ../../nbs/explorers/decoder_attention.ipynb #b3febc33
-def explore_decoder_attention(model, images, classes=None) -> Explorer:
+def explore_decoder_attention(model, images, classes=None, live=None) -> Explorer:
     """Pick a query, and see its box, class and score after each layer, where it looks, and which other queries it listens to.
 
-    model: a DETR; images: list of (3,H,W) in 0..1; classes: names, the model's own by default.
+    model: a DETR; images: list of (3,H,W) in 0..1; classes: names, the model's own by default;
+    live: True or False asks for the form that the browser draws, or for the one that Python draws. None takes the first where
+    anywidget is installed and the weights are not too many to travel.
     """
     names, scenes = list(classes or model.config.class_names()), [DecoderScene(model, image) for image in images]
     for scene in scenes: scene.asked()
@@ -184,10 +203,10 @@ def explore_decoder_attention(model, images, classes=None) -> Explorer:
         return figure, decoder_words(whole, said, query, layer, names, left_out)
 
     best = int(scenes[0].asked()["scores"][-1].argmax())
-    explorer = Explorer(draw, {
-        "image": slider("image", 0, len(images) - 1, 0, width="220px"), "query": slider("query", 0, queries - 1, best),
-        "layer": slider("layer", 1, layers, min(2, layers), width="180px"),
-        "leave_out": choice("leave out", [("none", -1), *((f"q{q}", q) for q in range(queries))], width="150px"),
-        "smooth": switch("smooth", True, "100px")})
-    explorer.view = picture
-    return explorer
+    controls = {
+        "image": choice("image", list(range(len(images)))), "query": choice("query", [(f"q{q}", q) for q in range(queries)], best),
+        "layer": choice("layer", list(range(1, layers + 1)), min(2, layers)),
+        "leave_out": choice("leave out", [("none", -1), *((f"q{q}", q) for q in range(queries))]), "smooth": switch("smooth", True, "100px")}
+    numbers = (queries + 1) * sum(weights.numel() for scene in scenes for weights in (scene.asked()["cross"], scene.asked()["self"]))
+    return make_explorer(draw, controls, "decoder_attention", lambda: decoder_data(scenes, names), picture, live=live,
+                         small=numbers < 6_000_000)

@@ -6,6 +6,7 @@
 __all__ = ['DetectionsPicture', 'uploaded_files', 'load_picture', 'every_answer', 'explore_detections']
 
 # %% ../../nbs/explorers/detections.ipynb #f5e5f248
+import math
 from io import BytesIO
 from pathlib import Path
 
@@ -135,7 +136,8 @@ def explore_detections(model, images, classes=None, threshold: float = 0.5) -> E
     wide = lambda pixels: widgets.Layout(width=f"{pixels}px")
     upload = widgets.FileUpload(accept="image/*", multiple=False, description="your picture", layout=wide(150))
     path = widgets.Text(placeholder="or its path, then Enter", continuous_update=False, layout=wide(220))
-    controls = {"image": choose, "threshold": slider("threshold", 0.0, 1.0, threshold, 0.01)}
+    highest = lambda: max(math.ceil(100 * float(max(view.scores))) / 100 for view in views)
+    controls = {"image": choose, "threshold": slider("threshold", 0.0, max(highest(), threshold), threshold, 0.01)}
     explorer = Explorer(draw, controls, (upload, path))
     explorer.upload, explorer.path, explorer.views = upload, path, views
 
@@ -146,6 +148,7 @@ def explore_detections(model, images, classes=None, threshold: float = 0.5) -> E
             explorer.paused = True  # new options choose the first picture for a moment
             try: choose.options = [(name, i) for i, name in enumerate(names)]
             finally: explorer.paused = False
+            controls["threshold"].max = max(controls["threshold"].max, highest())
             explorer.set(image=len(names) - 1)
 
     upload.observe(lambda change: [take(*file) for file in uploaded_files(change["new"])], "value")

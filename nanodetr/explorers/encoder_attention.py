@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['GLOW', 'CELL', 'PADDING', 'run_with_attention', 'answers_in_pixels', 'stack_attention', 'dimmed', 'MapGrid',
-           'EncoderAttentionPicture', 'padded_canvas', 'EncoderScene', 'encoder_words', 'explore_encoder_attention']
+           'EncoderAttentionPicture', 'padded_canvas', 'EncoderScene', 'encoder_data', 'encoder_words',
+           'explore_encoder_attention']
 
 # %% ../../nbs/explorers/encoder_attention.ipynb #14066bad
 import numpy as np
@@ -13,7 +14,7 @@ from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from torch.func import functional_call
 
 from ..boxes import cxcywh_to_xyxy
-from .core import Explorer, Sheet, choice, slider, switch
+from .core import Explorer, Sheet, choice, make_explorer, packed, picture_address, rounded, slider, switch
 from ..plots.pictures import cells_in, to_numpy, to_picture
 from ..plots.style import HEAT, INK, MUTED
 
@@ -192,6 +193,18 @@ class EncoderScene:
         if on: return on[0][1], cells[on[0][1]]
         return None, torch.stack(cells).any(0) if cells else torch.zeros(shape, dtype=torch.bool)
 
+# %% ../../nbs/explorers/encoder_attention.ipynb #ea6901e7
+def encoder_data(scenes) -> dict:
+    "The JSON of encoder_attention.js, from a list of `EncoderScene`."
+    def view(scene, name):
+        (rows, columns), (_, height, width) = scene.shape[name], scene.canvas[name].shape
+        return {"rows": rows, "columns": columns, "width": width, "height": height, "found": scene.count[name], "weights": packed(scene.weights[name])}
+
+    layers, heads = scenes[0].weights["none"].shape[:2]
+    return {"layers": layers, "heads": heads, "scenes": [
+        {"image": picture_address(scene.image), "width": scene.size[1], "height": scene.size[0], "names": scene.names,
+         "boxes": rounded(scene.boxes, 1), "views": {name: view(scene, name) for name in scene.weights}} for scene in scenes]}
+
 # %% ../../nbs/explorers/encoder_attention.ipynb #53fb5b75
 def encoder_words(scene, padding, looks, number, region) -> str:
     "What the picture shows, in words. looks (layers,heads,h,w): the cell's weights; region (h,w): the cells that the notes are about."
@@ -214,11 +227,13 @@ def encoder_words(scene, padding, looks, number, region) -> str:
     return text
 
 # %% ../../nbs/explorers/encoder_attention.ipynb #420e390b
-def explore_encoder_attention(model, images, classes=None, padded=True) -> Explorer:
+def explore_encoder_attention(model, images, classes=None, padded=True, live=None) -> Explorer:
     """Pick a cell, and see where each head of each encoder layer looks from there, with and without padding.
 
     model: a DETR; images: list of (3,H,W) in 0..1; classes: names, the model's own by default;
-    padded=False leaves out the control that pads the image, and its forward passes.
+    padded=False leaves out the control that pads the image, and its forward passes; live: True or False asks for the form
+    that the browser draws, or for the one that Python draws. None takes the first where anywidget is installed and the
+    weights are not too many to travel.
     """
     names = list(classes or model.config.class_names())
     scenes = [EncoderScene(model, image, names, padded) for image in images]
@@ -239,11 +254,14 @@ def explore_encoder_attention(model, images, classes=None, padded=True) -> Explo
         return figure, encoder_words(scene, padding, looks, number, region)
 
     high, wide = (max(s.shape["none"][k] for s in scenes) for k in (0, 1))
-    first, controls = scenes[0], {"image": slider("image", 0, len(images) - 1, 0, width="220px")}
+    first, controls = scenes[0], {"image": choice("image", list(range(len(images))))}
     row, column = first.shape["none"][0] // 2, first.shape["none"][1] // 2
+    if len(first.boxes):  # the middle of the largest object
+        x0, y0, x1, y1 = max(first.boxes.tolist(), key=lambda b: (b[2] - b[0]) * (b[3] - b[1]))
+        row, column = int((y0 + y1) / 2 * first.shape["none"][0] / first.size[0]), int((x0 + x1) / 2 * first.shape["none"][1] / first.size[1])
     controls |= {"row": slider("row", 0, high - 1, row), "column": slider("column", 0, wide - 1, column)}
     if padded: controls["padding"] = choice("padding", PADDING)
     controls["smooth"] = switch("smooth", True, "100px")
-    explorer = Explorer(draw, controls)
-    explorer.view = picture
-    return explorer
+    numbers = sum(weights.numel() for scene in scenes for weights in scene.weights.values())
+    return make_explorer(draw, controls, "encoder_attention", lambda: encoder_data(scenes), picture, live=live,
+                         small=numbers < 6_000_000)

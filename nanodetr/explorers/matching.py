@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SHADES', 'greedy_pairs', 'forced_total', 'MatchingPicture', 'plot_matching', 'load_snapshots', 'all_layers',
-           'explore_matching']
+           'matching_data', 'explore_matching']
 
 # %% ../../nbs/explorers/matching.ipynb #cd45d8fa
 import json
@@ -21,7 +21,7 @@ from ..boxes import cxcywh_to_xyxy, pairwise_giou
 from ..checkpoints.files import load_model_weights, shipped_models
 from ..data import collate
 from ..errors import NanodetrError
-from .core import Explorer, Sheet, choice, slider
+from .core import Explorer, Sheet, choice, make_explorer, picture_address, rounded, slider, stops
 from ..matching import HungarianMatcher
 from ..model import DETR, DETROutput
 from ..plots.pictures import plot_boxes, to_numpy, to_picture
@@ -422,14 +422,27 @@ def _half_pair_words(cost, q, t, pairs, empty) -> str:
     if q in owner: return text + f"answers for {chr(65 + owner[q])}."
     return text + f"answers for no object: it has to learn to say so (no object: {empty[q]:.2f} now)."
 
+# %% ../../nbs/explorers/matching.ipynb #bf9ba23d
+def matching_data(said, scenes, stages, classes=None) -> dict:
+    "The JSON of matching.js. said: by stage and layer, logits (B,Q,C+1) and boxes (B,Q,4); scenes: (image, target) pairs; stages: names."
+    count = said[0][0][0].shape[-1] - 1
+    says = lambda logits, boxes: {"probs": rounded(logits.softmax(-1)), "boxes": rounded(boxes)}
+    return {
+        "classes": [str(name) for name in (classes if classes is not None else range(count))],
+        "stages": stages, "layers": len(said[0]),
+        "scenes": [{"image": picture_address(image), "width": image.shape[-1], "height": image.shape[-2],
+                    "labels": target["labels"].tolist(), "boxes": rounded(target["boxes"])} for image, target in scenes],
+        "said": [[[says(logits[b], boxes[b]) for b in range(len(scenes))] for logits, boxes in layers] for layers in said]}
+
 # %% ../../nbs/explorers/matching.ipynb #ecc0e825
-def explore_matching(model, images, targets, classes=None) -> Explorer:
+def explore_matching(model, images, targets, classes=None, live=None) -> Explorer:
     """See which query answers for which object, and why. You can change the weights, the way, and the pair whose numbers you see.
 
     model: a DETR, or a list of (epoch, DETR) as from `load_snapshots`; images: list of (3,H,W); targets: their dicts with
     "labels" (N,) and "boxes" (N,4) cxcywh in 0..1 (images without objects are left out); classes: names.
     Controls: image, stage (of a list), layer, way ("Hungarian", "greedy"), class_, l1, giou, query and object (a number, or
-    "-" for none). `.view` is the MatchingPicture. Raises NanodetrError if no image has an object.
+    "-" for none). `.view` is the MatchingPicture. live: True or False asks for the form that the browser draws, or for the one
+    that Python draws; None takes the first where anywidget is installed. Raises NanodetrError if no image has an object.
     """
     stages = model if isinstance(model, list) else [("", model)]
     scenes = [(image, target) for image, target in zip(images, targets) if len(target["labels"])]
@@ -481,16 +494,15 @@ def explore_matching(model, images, targets, classes=None) -> Explorer:
         else: words = _pair_words(cost, parts, *asked, pairs, greedy, best)
         return picture.figure, words
 
-    controls = {"image": choice("scene", [(f"{i}: {len(t['labels'])} objects", i) for i, (_, t) in enumerate(scenes)], first[0], "170px")}
-    if len(stages) > 1: controls["stage"] = choice("training", [(f"epoch {epoch}", k) for k, (epoch, _) in enumerate(stages)], first[1], "170px")
+    names = [f"epoch {epoch}" if epoch else "untrained" for epoch, _ in stages] if len(stages) > 1 else [""]
+    controls = {"image": choice("scene", [(str(k + 1), k) for k in range(len(scenes))], first[0])}
+    if len(stages) > 1: controls["stage"] = stops("training", [(name, k) for k, name in enumerate(names)], first[1])
     controls |= {
-        "layer": choice("decoder layer", [(f"{l + 1} of {len(said[0])}", l + 1) for l in range(len(said[0]))], first[2] + 1, "180px"),
-        "way": choice("pairs", ["Hungarian", "greedy"], width="160px"),
+        "layer": choice("decoder layer", list(range(1, len(said[0]) + 1)), first[2] + 1), "way": choice("pairs", ["Hungarian", "greedy"]),
         "class_": slider("class x", 0.0, 10.0, 1.0, 0.5, "230px"), "l1": slider("L1 x", 0.0, 10.0, 5.0, 0.5, "230px"),
         "giou": slider("GIoU x", 0.0, 10.0, 2.0, 0.5, "230px"),
-        "query": choice("ask about query", [("-", "-")] + [(f"q{q}", q) for q in range(queries)], width="190px"),
-        "object": choice("and object", [("-", "-")] + [(chr(65 + t), t) for t in range(most)], width="150px"),
+        "query": choice("ask about query", [("-", "-")] + [(f"q{q}", q) for q in range(queries)]),
+        "object": choice("and object", [("-", "-")] + [(chr(65 + t), t) for t in range(most)]),
     }
-    explorer = Explorer(draw, controls)
-    explorer.view = picture
-    return explorer
+    return make_explorer(draw, controls, "matching", lambda: matching_data(said, scenes, names, classes), picture, live=live,
+                         small=queries * sum(len(layers) * len(scenes) for layers in said) < 50_000)

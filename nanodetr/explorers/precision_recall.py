@@ -6,6 +6,8 @@
 __all__ = ['RIGHT', 'WRONG', 'WorkingPointPicture', 'explore_precision_recall']
 
 # %% ../../nbs/explorers/precision_recall.ipynb #f69b2875
+import math
+
 import numpy as np
 import torch
 from matplotlib.colors import to_rgb
@@ -140,7 +142,8 @@ def explore_precision_recall(detections, targets, images, classes, label: int = 
             f"{kept} detections of {classes[label]} score {threshold:.2f} or more; a hit needs IoU {iou:.2f}: {rate}, "
             f"recall {hits}/{objects} = {hits / objects:.2f}. AP {ap:.3f} is the whole area, whatever the threshold.")
 
-    explorer = Explorer(draw, {"threshold": slider("score threshold", 0.0, 1.0, float(threshold), 0.01),
+    highest = max([math.ceil(100 * float(d["scores"].max())) / 100 for d in detections if len(d["scores"])] + [float(threshold)])
+    explorer = Explorer(draw, {"threshold": slider("score threshold", 0.0, highest, float(threshold), 0.01),
                                "iou": stops("IoU of a hit", [(f"{iou:.2f}", iou) for iou in ious]),
                                "label": choice("class", options, label)})
     explorer.view = view

@@ -1,0 +1,185 @@
+"""The live explorers without a browser: what the browser computes by itself is compared with Python, in Node.
+
+Needs Node; without it the tests are skipped.
+"""
+import ast
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import linear_sum_assignment
+
+import nanodetr.explorers
+from nanodetr.boxes import cxcywh_to_xyxy, pairwise_giou, pairwise_iou
+from nanodetr.data import ShapesDataset
+from nanodetr.errors import NanodetrError
+from nanodetr.explorers import explore_matching, forced_total, greedy_pairs, load_snapshots
+from nanodetr.explorers.core import live_module, packed
+from nanodetr.matching import HungarianMatcher
+from nanodetr.plots.pictures import cells_in
+
+MODULES = Path(nanodetr.explorers.__file__).parent
+NAMES = sorted(path.stem for path in MODULES.glob("*.js") if path.stem != "core")
+NODE = shutil.which("node")
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory):
+    "node(program, argument) -> what the program returns: the body of a function of `argument`, in which all modules are imported."
+    if NODE is None: pytest.skip("no Node: apt-get install nodejs")
+    folder = tmp_path_factory.mktemp("modules")
+    (folder / "package.json").write_text('{"type": "module"}')
+    for path in MODULES.glob("*.js"): shutil.copy(path, folder)
+    imports = "".join(f'import * as {name} from "./{name}.js";\n' for name in ["core", *NAMES])
+
+    def run(program, argument):
+        (folder / "argument.json").write_text(json.dumps(argument))
+        (folder / "run.js").write_text(f"""{imports}import {{readFileSync}} from "node:fs";
+const argument = JSON.parse(readFileSync("argument.json"));
+console.log(JSON.stringify((() => {{ {program} }})()));""")
+        done = subprocess.run([NODE, "run.js"], cwd=folder, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr[-2000:]
+        return json.loads(done.stdout)
+    return run
+
+
+def test_the_assignment_is_scipys_and_greedy_is_greedy(node):
+    generator = np.random.default_rng(0)
+    tables = []
+    for case in range(300):
+        queries = int(generator.integers(1, 31))
+        table = generator.normal(size=(queries, int(generator.integers(1, queries + 1)))) * 10
+        tables.append((table.round() if case % 3 == 0 else table).tolist())  # whole numbers: ties
+    told = node("return argument.map(t => [core.assign(t), core.greedyPairs(t), core.forcedTotal(t, 0, 0)])", tables)
+    for table, (answer, pairs, forced) in zip(map(np.array, tables), told):
+        assert len(set(answer)) == table.shape[1], "two objects have one query"
+        assert table[answer, range(table.shape[1])].sum() == pytest.approx(table[linear_sum_assignment(table)].sum())
+        values = [table[q, t] for q, t in pairs]
+        assert values == pytest.approx([table[cell] for cell in greedy_pairs(table)]) and values == sorted(values)
+        assert forced == pytest.approx(forced_total(table, 0, 0))
+    assert node("return [core.assign([[], []]), core.greedy([])]", None) == [[], []]
+
+
+def test_boxes_and_costs_are_nanodetrs(node):
+    generator = torch.Generator().manual_seed(0)
+    boxes, objects = (0.1 + 0.8 * torch.rand(n, 4, generator=generator) for n in (40, 7))
+    boxes[0] = objects[0]
+    boxes[1, 2:] = 0  # empty
+    probs, labels = torch.randn(40, 5, generator=generator).softmax(-1), torch.randint(4, (7,), generator=generator)
+    program = """const [boxes, objects, probs, labels] = argument, pairs = f => boxes.map(a => objects.map(b => f(core.corners(a), core.corners(b))));
+        return [pairs(core.iou), pairs(core.giou), core.costParts(probs, boxes, labels, objects)]"""
+    iou, giou, parts = map(np.array, node(program, [x.tolist() for x in (boxes, objects, probs, labels)]))
+    there = cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(objects)
+    assert np.allclose(iou, pairwise_iou(*there), atol=1e-5) and np.allclose(giou, pairwise_giou(*there), atol=1e-5)
+    wanted = HungarianMatcher(1, 1, 1).cost_parts(probs.log(), boxes, labels, objects)
+    assert np.allclose(parts.transpose(2, 0, 1), np.stack([part.numpy() for part in wanted.values()]), atol=1e-5)
+
+
+@pytest.mark.parametrize("letters, error", [(1, 1 / 63), (2, 1 / 4095)])
+def test_packed_weights_come_back(node, letters, error):
+    weights = torch.randn(2, 3, 8, 33, generator=torch.Generator().manual_seed(0)).mul(3).softmax(-1)
+    weights[0, 0, 0] = 0  # as where a query is left out
+    told = packed(weights, letters)
+    back = np.array(node("return [...core.unpacked(argument)]", told)).reshape(weights.shape)
+    assert (np.abs(back - weights.numpy()) <= error * weights.amax(-1, keepdim=True).numpy() * 0.51 + 1e-5).all()
+    whole = np.array(node("return [...core.unpacked(argument, true)]", told)).reshape(weights.shape).sum(-1)
+    assert whole[0, 0, 0] == 0 and np.allclose(np.delete(whole.ravel(), 0), 1, atol=1e-5)
+
+
+def test_the_cells_of_a_box_are_nanodetrs(node):
+    boxes = [[3, 4, 30, 31], [10.5, 10.5, 11, 11], [0, 0, 96, 64], [-5, 50, 200, 70]]
+    told = node("return argument.map(box => core.cellsIn(box, {rows: 8, columns: 12, height: 64, width: 96}))", boxes)
+    for box, cells in zip(boxes, told): assert torch.tensor(cells).view(8, 12).equal(cells_in(box, (8, 12), (64, 96))), box
+
+
+def test_the_sentences_of_the_matching_are_pythons(node):
+    val = ShapesDataset("val", n=280)
+    asked = load_snapshots()[:4], *zip(*(val[i] for i in (213, 278)))
+    still, told = explore_matching(*asked, live=False), explore_matching(*asked, live="numbers")
+    program = """const {data, moves} = argument;
+        return moves.map(({image, stage, layer, way, query: q, object: t}) => {
+            const {probs, boxes} = data.said[stage][layer - 1][image], scene = data.scenes[image];
+            const m = matching.matched(probs, boxes, scene.labels, scene.boxes, [1, 5, 2]);
+            return q === "-" && t === "-" ? matching.matchingWords(m) : q !== "-" && t !== "-" ? matching.pairWords(m, q, t, way)
+                : matching.halfWords(m, q, t, way, probs.map(row => row[row.length - 1])) })"""
+    moves = [dict(image=image, stage=stage, layer=2, way=way, query=q, object=t)
+             for image in (0, 1) for stage in (1, 3) for way in ("Hungarian", "greedy") for q, t in (("-", "-"), (2, 1), (8, 0), (5, "-"), ("-", 2))]
+    said = node(program, {"data": told.data, "moves": moves})
+    same = [mine.replace("\u2212", "-") == still.still(**move).sentence for mine, move in zip(said, moves)]
+    wrong = [(mine, still.still(**move).sentence) for mine, move, fits in zip(said, moves, same) if not fits]
+    numbers = lambda text: re.sub(r"-?\d+\.\d+", "#", text)  # rounded inputs may move a last digit
+    assert all(numbers(a.replace("\u2212", "-")) == numbers(b) for a, b in wrong) and len(wrong) <= 0.2 * len(moves), wrong
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_module_is_one_piece_for_anywidget(name, tmp_path):
+    text = live_module(name)
+    assert not re.search(r"^import |^export (?!default)", text, re.M)
+    if NODE is None: pytest.skip("no Node: apt-get install nodejs")
+    (tmp_path / "one.mjs").write_text(text)
+    done = subprocess.run([NODE, "--check", "one.mjs"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_state_goes_both_ways_and_is_checked():
+    pytest.importorskip("anywidget", reason="no anywidget: pip install anywidget")
+    val = ShapesDataset("val", n=4)
+    explorer = explore_matching(load_snapshots()[:2], *zip(*(val[i] for i in range(4))), classes=val.classes)
+    seen = []
+    explorer.observe(lambda change: seen.append((change["name"], change["new"])), "query")
+    explorer.query = 3
+    assert explorer.values["query"] == 3 and seen == [("query", 3)] and explorer.sentence.startswith("q3 ")
+    before = explorer.values
+    assert explorer.still(query="-").sentence != explorer.sentence and explorer.values == before  # a still moves nothing
+    for wrong in (dict(query=99), dict(way="best"), dict(l1=11), dict(l1="5"), dict(quest=1)):
+        with pytest.raises(NanodetrError, match="quer|way|l1|quest"): explorer.set(**wrong)
+    assert explorer.values == before
+    explorer.set_state({"query": 5, "l1": 7})  # as a message of the browser does it
+    assert (explorer.query, explorer.l1) == (5, 7)
+    assert len(json.dumps(explorer.data)) < 100_000
+
+
+def test_without_anywidget_and_for_large_models_python_draws(monkeypatch):
+    val = ShapesDataset("val", n=2)
+    args = load_snapshots()[:1], *zip(*(val[i] for i in range(2)))
+    monkeypatch.setattr("nanodetr.explorers.core.can_be_live", lambda: False)
+    assert isinstance(explore_matching(*args), nanodetr.explorers.Explorer)
+    monkeypatch.setattr("nanodetr.explorers.core.can_be_live", lambda: True)
+    many = (args[1] * 1500, args[2] * 1500)
+    assert isinstance(explore_matching(args[0], *many), nanodetr.explorers.Explorer)  # too many numbers to travel
+
+
+def moves_of(notebook):
+    "(variables that the notebook shows as explorers, [(variable, line) of code in other cells that moves one of them])."
+    shown, moved = {}, []
+    cells = ["".join(cell["source"]) for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
+    trees = [ast.parse("\n".join(line for line in cell.splitlines() if not line.lstrip().startswith(("%", "!")))) for cell in cells]
+    for k, tree in enumerate(trees):
+        last = tree.body[-1] if tree.body else None
+        if isinstance(last, ast.Expr) and isinstance(last.value, ast.Name) and re.search(rf"^{last.value.id} = explore_\w+\(", cells[k], re.M): shown[last.value.id] = k
+    for k, tree in enumerate(trees):
+        for node in (node for part in tree.body if not isinstance(part, (ast.FunctionDef, ast.ClassDef)) for node in ast.walk(part)):
+            told = node.func if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "set" else None
+            targets = node.targets if isinstance(node, ast.Assign) else []
+            for place in [told, *targets]:
+                while isinstance(place, (ast.Attribute, ast.Subscript)): place, inner = place.value, place
+                if isinstance(place, ast.Name) and shown.get(place.id, k) != k and place is not (targets and targets[0]): moved.append((place.id, ast.unparse(inner)))
+    return shown, moved
+
+
+@pytest.mark.parametrize("notebook", sorted((Path(__file__).parent.parent / "nbs").rglob("*.ipynb")), ids=lambda path: path.stem)
+def test_run_all_leaves_explorers_where_they_opened(notebook):
+    "What a notebook shows and proves below an explorer is drawn by `still`, or by an explorer of its own."
+    assert not (moved := moves_of(notebook)[1]), f"these lines move an explorer that the reader sees: {moved}"
+
+
+def test_moves_are_found(tmp_path):
+    cells = ["explorer = explore_boxes()\nexplorer", "explorer.set(x=1)", "explorer.controls['x'].value = 2", "explorer.query = 3", "explorer.still(x=1).figure"]
+    (tmp_path / "toy.ipynb").write_text(json.dumps({"cells": [{"cell_type": "code", "source": cell} for cell in cells]}))
+    shown, moved = moves_of(tmp_path / "toy.ipynb")
+    assert shown == {"explorer": 0} and len(moved) == 3
