@@ -49,6 +49,8 @@ TOPICS = {
     "12_evaluation": ["average precision", "AP", "precision recall"],
     "13_inside_detr": ["ablation", "attention maps", "duplicates"],
     "14_your_photos": ["your own photos", "fine-tuning", "transfer"],
+    "14b_why_slow": ["slow to learn", "slow convergence", "instability of the matching"],
+    "15_beyond_detr": ["deformable attention", "denoising", "anchor queries", "conditional attention", "two-stage"],
     "16_voc": ["Pascal VOC"],
     "17_benchmarks": ["benchmark", "speed", "roofline"],
 }

@@ -175,7 +175,7 @@ def parser() -> argparse.ArgumentParser:
     add("--resume", action="store_true", help="go on with the run in --out")
     add("--overfit", type=int, metavar="N", help="train and evaluate on the first N images only")
     add("--weights", metavar="CHECKPOINT", help="fine-tune this model (a folder or file in any layout): classes and queries are made to fit the data")
-    add("--from-scratch", action="store_true", default=None, help="photos: begin with random weights, not with what has learned on drawn scenes (nano-start, or the head of nanodetr pretrain)")
+    add("--from-scratch", action="store_true", default=None, help="photos: begin with random weights, not with what has learned on drawn scenes (nano-shapes, or the head of nanodetr pretrain)")
     add("--backbone-weights", metavar="FILE", help="ResNet weights for the backbone of a new model: imagenet (downloads torchvision's), or a file (torchvision's keys; of version 1: --set stride_first=true)")
     add("--freeze-backbone", action="store_true", default=None, help="train only what comes after the backbone")
     add("--num-queries", type=int, metavar="N", help="object queries (default: the preset's or the checkpoint's, or 1.5 for each object of the fullest image)")

@@ -1,4 +1,4 @@
-"""What a folder of photos is best begun with: random weights, nano-shapes or nano-start, with and without mosaics, and a peer.
+"""What a folder of photos is best begun with: random weights, nano-shapes or other weights, with and without mosaics, and a peer.
 
     OMP_NUM_THREADS=1 python tests/compare_starts.py FOLDER --minutes 15 --seeds 0 1 2 --split test --turns \\
         --peer resnet50_v1.safetensors --stride-first
@@ -23,7 +23,7 @@ from nanodetr.cli import main as nanodetr
 from nanodetr.commands.evaluate import load_model, open_split
 from nanodetr.evaluation import evaluate
 
-STARTS = {"scratch": ["--from-scratch"], "nano-shapes": ["--weights", "nano-shapes"], "nano-start": ["--weights", "nano-start"]}
+STARTS = {"scratch": ["--from-scratch"], "nano-shapes": ["--weights", "nano-shapes"]}
 
 
 def options(words=None):
@@ -32,7 +32,7 @@ def options(words=None):
     parser.add_argument("--minutes", type=float, default=15)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--split", default="val", choices=("val", "test"))
-    parser.add_argument("--starts", nargs="+", default=list(STARTS), choices=list(STARTS))
+    parser.add_argument("--starts", nargs="+", default=list(STARTS), help="scratch, nano-shapes, or what --weights takes: the folder of a run")
     parser.add_argument("--mosaics", type=float, nargs="+", default=[0.0, 0.5])
     parser.add_argument("--turns", action="store_true")
     parser.add_argument("--set", action="append", default=[], help="handed on to nanodetr train")
@@ -45,7 +45,7 @@ def options(words=None):
 def train(args, start: str, mosaic: float, seed: int, out: Path, epochs: int) -> float:
     "One training; its seconds of processor time."
     begun = time.process_time()
-    words = ["train", "--data", args.data, *STARTS[start], "--epochs", str(epochs), "--seed", str(seed), "--device", "cpu", "--quiet", "--out", str(out),
+    words = ["train", "--data", args.data, *STARTS.get(start, ["--weights", start]), "--epochs", str(epochs), "--seed", str(seed), "--device", "cpu", "--quiet", "--out", str(out),
              *(["--mosaic", str(mosaic)] if mosaic else []), *(["--turns"] if args.turns else []), *(word for pair in args.set for word in ("--set", pair))]
     if nanodetr(words): raise SystemExit(f"stopped: nanodetr {' '.join(words)}")
     return time.process_time() - begun
@@ -53,7 +53,7 @@ def train(args, start: str, mosaic: float, seed: int, out: Path, epochs: int) ->
 
 def run(args, start: str, mosaic: float, seed: int) -> dict:
     "The scores of one run, trained now or found in --out."
-    out = args.out / f"{Path(args.data).name}-{start}-mosaic{mosaic:g}-seed{seed}"
+    out = args.out / f"{Path(args.data).name}-{Path(start).name}-mosaic{mosaic:g}-seed{seed}"
     done = out / f"{args.split}.json"
     if done.exists(): return json.loads(done.read_text())
     if not (out / "model.safetensors").exists():

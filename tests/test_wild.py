@@ -138,7 +138,7 @@ def test_a_mosaic_goes_with_its_data():
     assert torch.equal(mosaic[3][0], image)
 
 
-# ---------------------------------------------------------------- nano-start
+# ---------------------------------------------------------------- what photos begin with
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
@@ -152,24 +152,24 @@ def photos(tmp_path_factory):
 def train(*words) -> int: return main(["train", "--quiet", *map(str, words)])
 
 
-def test_photos_begin_from_nano_start(photos, tmp_path, capsys):
+def test_photos_begin_from_nano_shapes(photos, tmp_path, capsys):
     out = tmp_path / "run"
     assert train("--data", photos, "--epochs", 1, "--snapshots", 0, "--out", out) == 0
-    said = [line for line in capsys.readouterr().out.splitlines() if "nano-start" in line]
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("start   from nano-shapes")]
     assert len(said) == 1 and "--from-scratch" in said[0]
-    first, start = load_file(out / "snapshots/epoch-0000.safetensors"), load_file(shipped_models()["nano-start"] / "model.safetensors")
+    first, start = load_file(out / "snapshots/epoch-0000.safetensors"), load_file(shipped_models()["nano-shapes"] / "model.safetensors")
     same = {name for name in first if first[name].shape == start[name].shape and torch.equal(first[name], start[name].half())}
     assert {name for name in first if name not in same and not name.startswith("query_embed")} == {name for name in first if "class_head" in name}
-    assert json.loads((out / "run.json").read_text())["weights"] == "nano-start"
+    assert json.loads((out / "run.json").read_text())["weights"] == "nano-shapes"
     before = load_file(out / "model.safetensors")
-    assert train("--resume", "--out", out) == 0 and "nano-start" not in capsys.readouterr().out
+    assert train("--resume", "--out", out) == 0 and "start   from" not in capsys.readouterr().out
     assert all(torch.equal(value, before[name]) for name, value in load_file(out / "model.safetensors").items())
 
 
 @pytest.mark.parametrize("words", [["--from-scratch"], ["--set", "dim=16"], ["--weights", "nano-shapes"], ["--preset", "voc", "--backbone-weights", "none"]])
 def test_what_is_asked_for_comes_first(photos, tmp_path, capsys, words):
     assert train("--data", photos, "--dry-run", *words) == 0
-    assert "nano-start" not in capsys.readouterr().out
+    assert "start   from" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("data", ["shapes", "shapes-hard", "shapes-wild"])
@@ -177,7 +177,7 @@ def test_drawings_begin_from_nothing(data, capsys, monkeypatch):
     monkeypatch.setattr(WildDataset, "splits", {"train": 20, "val": 8, "test": 8})
     assert train("--data", data, "--dry-run") == 0
     out = capsys.readouterr().out
-    assert "nano-start" not in out and ("45 object queries" in out) == (data == "shapes-wild")
+    assert "start   from" not in out and ("45 object queries" in out) == (data == "shapes-wild")
 
 
 def test_from_scratch_and_weights_contradict_each_other(photos, capsys):
@@ -227,7 +227,7 @@ def test_a_head_is_made_once_and_photos_start_from_it(photos, tmp_path, capsys, 
     assert train(*run, "--dry-run") == 2 and "nanodetr pretrain" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words, hint", [(["--images", "3"], "--images is 3"), (["--set", "backbone=conv"], "nano-start"), (["--set", "dim=7"], "dim is 7")])
+@pytest.mark.parametrize("words, hint", [(["--images", "3"], "--images is 3"), (["--set", "backbone=conv"], "nano-shapes"), (["--set", "dim=7"], "dim is 7")])
 def test_pretrain_refuses_nonsense(tmp_path, capsys, words, hint):
     assert main(["pretrain", "--backbone-weights", str(tmp_path / "none.pth"), *words]) == 2 and hint in capsys.readouterr().err
 

@@ -142,7 +142,7 @@ def default_preset(args, source: DETR = None) -> str:
     return "voc" if source is not None and source.config.backbone != "conv" else "nano"
 
 
-START = "nano-start"
+START = "nano-shapes"
 
 def same_architecture(one: DETRConfig, other: DETRConfig) -> bool:
     "Whether the weights of one model fit the other, but for the classes and the number of queries."
@@ -152,7 +152,7 @@ def same_architecture(one: DETRConfig, other: DETRConfig) -> bool:
 
 
 def take_start(args) -> None:
-    "Make nano-start the `--weights` of a new run on a folder, unless other weights, `--from-scratch`, or a preset or a setting of another architecture are asked for."
+    "Make nano-shapes the `--weights` of a new run on a folder, unless other weights, `--from-scratch`, or a preset or a setting of another architecture are asked for."
     if args.resume or args.from_scratch or args.weights or args.backbone_weights or (args.data or "shapes") in SHAPES: return
     start = DETRConfig.from_dict(read_json_object(shipped_models()[START] / "config.json"))
     wanted = asdict(DETRConfig.preset(args.preset)) if args.preset else asdict(start)
