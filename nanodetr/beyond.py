@@ -275,7 +275,7 @@ class BeyondCriterion(SetCriterion):
 
     def __init__(self, num_classes: int, no_object_weight: float = 0.1, kind: str = "softmax"):
         super().__init__(num_classes, BeyondMatcher(kind), no_object_weight)
-        self.kind = kind
+        self.kind, self.scores = kind, ClassScores(kind)
 
     def forward(self, output, targets: list, normalisers: Normalisers = None) -> dict:
         whole = normalisers or self.normalisers(targets, output.boxes.shape[1])

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .boxes import cxcywh_to_xyxy, paired_giou
+from .checkpoints.config import ClassScores
 from .errors import DataError
 from .matching import HungarianMatcher
 
@@ -52,6 +53,8 @@ class SetCriterion(nn.Module):
 
     matcher: a HungarianMatcher; no_object_weight: weight of the no-object class; loss_weights: weights used by `total`.
     """
+
+    scores = ClassScores()  # what logits say of classes
 
     def __init__(self, num_classes: int, matcher: nn.Module = None, no_object_weight: float = 0.1,
                  loss_weights: dict = None):
@@ -103,7 +106,7 @@ class SetCriterion(nn.Module):
 
     def errors(self, logits: Tensor, wanted: Tensor, image: Tensor, query: Tensor) -> dict:
         "For the log. class_error: percent of matched queries with a wrong class (0 without any); cardinality_error: miscounted objects per image."
-        said = self.matcher.scores.said(logits)                                # (B,Q)
+        said = self.scores.said(logits)                                        # (B,Q)
         wrong = (said != wanted)[image, query].float()                         # (T,)
         seen, there = ((classes != self.num_classes).sum(1) for classes in (said, wanted))  # (B,) each
         class_error, cardinality_error = 100 * wrong.sum() / max(len(wrong), 1), (seen - there).abs().float().mean()

@@ -34,8 +34,8 @@ class SwitchedAttention(nn.Module):
         self.attention, self.switches = attention, switches
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, key_padding_mask: Tensor | None = None,
-                need_weights: bool = False) -> tuple:
-        out, weights = self.attention(query, key, value, self.switches.silent, need_weights)
+                need_weights: bool = False, attn_mask: Tensor | None = None) -> tuple:
+        out, weights = self.attention(query, key, value, self.switches.silent, need_weights, attn_mask)
         return self.switches.talk * out, weights
 
 # %% ../../nbs/explorers/playground.ipynb #360ed84f
