@@ -315,6 +315,7 @@ def test_the_keyboard_reaches_everything(desk):
     assert (nx, ny) == pytest.approx((x - 2, y + 4), abs=0.02) and na == pytest.approx(a * 1.08, abs=0.02)
     desk.keyboard.press("-")
     desk.keyboard.press("c")
+    settle(desk)
     assert "orange triangle" in desk.locator("[data-thing='1']").get_attribute("aria-label")
     assert any(d["label"] == kind for d in detections(desk).values())
     desk.keyboard.press("Delete")

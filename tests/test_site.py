@@ -156,7 +156,7 @@ def test_every_notebook_is_a_page_and_the_course_is_in_order(site):
 def test_pages_are_tidy(site):
     for path in [site / page / "index.html" for page in PAGES]:
         text = path.read_text(encoding="utf-8")
-        told = path.parent.name == "follow"  # which is about these marks, and shows some in a toy
+        told = path.parent.name in ("follow", "coach")  # which are about these marks, and show some in a toy
         assert told or not re.search(r"#\|\s*(export|default_exp|hide)\b", unescape(re.sub(r"<[^>]+>", "", text))), f"{path}: a directive"
         assert "run_line_magic" not in text, f"{path}: the cell for Colab"
         assert "ModuleNotFoundError" not in text and "Explorer(children=" not in text, path

@@ -383,6 +383,8 @@ export async function mount(place, facts, engine) {
   const {classes, queries, stages} = facts;
   const frame = new Frame(place, "playground", {stage: stages.length - 1, mirrored: false, cut: false, padding: "none", query: "-", pixels: false, class: 1, l1: 5, giou: 2});
   const {root} = frame, silent = new Set(), won = new Set();
+  const later = frame.later.bind(frame);
+  frame.later = () => { root.dataset.idle = false, later(); };  // from here until it is drawn, the page shows an older state
   root.append(element("style", {textContent: LOOK}));
   frame.main.className = "ndp";
   frame.row.remove();
