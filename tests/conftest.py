@@ -14,8 +14,9 @@ try: from hypothesis import settings
 except ImportError: settings = None  # a machine that only runs tests/gpu
 
 torch.set_num_threads(1)
-if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell gives that to what it starts in the background; here Ctrl-C is tested
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# a shell in the background and nohup have these ignored; here it is tested what they do
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN: signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN: signal.signal(signal.SIGHUP, signal.SIG_DFL)
 if settings:
     settings.register_profile("ci", derandomize=True)  # a change must not fail for what an older one did; elsewhere it keeps searching
     if os.environ.get("CI"): settings.load_profile("ci")

@@ -335,7 +335,8 @@ def opened(chromium, lab, request):
         finally: page.close()
 
 
-@pytest.mark.parametrize("notebook, variable, label, says", ROWS, ids=lambda value: value.removesuffix(".ipynb"))
+@pytest.mark.parametrize("notebook, variable, label, says", [row for row in ROWS if row[0][:2] in ("00", "12") or "NANODETR_SLOW" in os.environ],
+                         ids=lambda value: value.removesuffix(".ipynb"))
 def test_a_control_changes_the_picture(opened, notebook, variable, label, says):
     explorer = opened(notebook, variable)
     before = explorer.rests()
