@@ -4,16 +4,12 @@ Needs onnx, onnxscript, playwright and Chromium, and for its first run a network
 PLAYGROUND_SHOTS=folder keeps screenshots.
 """
 import base64
-import functools
-import http.server
 import importlib.util
 import io
 import json
 import os
-import shutil
 import statistics
 import sys
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -26,10 +22,9 @@ from nanodetr.explorers.playground import LiveModel, SwitchedDETR, playground_fa
 from nanodetr.loss import SetCriterion
 from nanodetr.matching import HungarianMatcher
 from nanodetr.model import DETR, DETROutput, postprocess
+from served import browser, served  # noqa: F401, a fixture
 
 ROOT = Path(__file__).resolve().parent.parent
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 ROOT_OF = ".ndx-playground"
 
 
@@ -46,23 +41,7 @@ def address(tmp_path_factory):
     (folder / "one.js").write_text(live_module("playground"), encoding="utf-8")  # as a notebook gets it
     (folder / "blank.html").write_text('<!doctype html><title>blank</title><link rel="icon" href="data:,"><body>')
 
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *args): pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(folder)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is missing: pip install playwright")
-    if CHROMIUM is None: pytest.skip("Chromium is missing: apt-get install -y --no-install-recommends chromium")
-    with playwright.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield browser
-        browser.close()
+    with served(folder) as where: yield where
 
 
 @pytest.fixture(scope="module")

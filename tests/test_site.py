@@ -4,16 +4,12 @@ Needs `pip install -e ".[docs]"` for the first half, playwright and Chromium as 
 SITE_SHOTS=folder keeps screenshots of the explorers; NANODETR_SITE=folder takes a site that is already built.
 """
 import base64
-import functools
-import http.server
 import importlib.util
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
-import threading
 from html import unescape
 from pathlib import Path
 
@@ -25,14 +21,12 @@ from scipy.optimize import linear_sum_assignment
 from nanodetr.boxes import cxcywh_to_xyxy, pairwise_giou
 from nanodetr.data import ShapesDataset
 from nanodetr.model import DETR
+from served import browser, served  # noqa: F401, a fixture
 
 ROOT = Path(__file__).resolve().parent.parent
 COURSE = sorted(path.stem for path in (ROOT / "nbs").glob("[0-9]*.ipynb"))
 PAGES = sorted(path.relative_to(ROOT / "nbs").with_suffix("").as_posix() for path in (ROOT / "nbs").rglob("*.ipynb")
                if ".ipynb_checkpoints" not in path.parts and path.stem != "index")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync"]
 
 
 @pytest.fixture(scope="module")
@@ -52,23 +46,7 @@ def site(tmp_path_factory):
 @pytest.fixture(scope="module")
 def address(site):
     "Where the site is served."
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *args): pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(site)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is missing: pip install playwright")
-    if CHROMIUM is None: pytest.skip("Chromium is missing: apt-get install -y --no-install-recommends chromium")
-    with playwright.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield browser
-        browser.close()
+    with served(site) as where: yield where
 
 
 @pytest.fixture
