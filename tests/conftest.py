@@ -24,6 +24,7 @@ if settings:
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "gpu: runs where there is a CUDA GPU, and in the rehearsal of tests/gpu/run.sh")
+    config.addinivalue_line("markers", "weekly: a kind that another test shows on every change; with NANODETR_SLOW=1 it runs, too")
 
 
 # with `-n 2 --dist loadfile --no-loadscope-reorder` a file's tests share one process, and its slow starts (a site, a browser, a group
@@ -32,6 +33,9 @@ SLOW_FIRST = ("test_follow", "test_browser", "test_parallel", "test_export", "te
 
 
 def pytest_collection_modifyitems(items):
+    if "NANODETR_SLOW" not in os.environ:
+        for item in items:
+            if item.get_closest_marker("weekly"): item.add_marker(pytest.mark.skip(reason="NANODETR_SLOW=1 runs it"))
     order = {name: k for k, name in enumerate(SLOW_FIRST)}
     items.sort(key=lambda item: order.get(item.path.stem, len(order)))  # stable: the rest keeps its order
 

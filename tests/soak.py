@@ -2,7 +2,8 @@
 
     python tests/soak.py detect SECONDS     the command `detect`, round after round
     python tests/soak.py boxes COUNT        the same with --threshold 0, until it has written and drawn so many boxes
-    python tests/soak.py train SECONDS      `train` in a process of its own, stopped with Ctrl-C and resumed at half time (Linux)
+    python tests/soak.py train SECONDS [WORDS]      `train` in a process of its own, stopped with Ctrl-C and resumed at half time (Linux);
+                                                    WORDS: what to train instead of 640 shapes, so that a long training is a soak as well
 
 The pictures are drawn anew all the time, of many sizes, in JPEG and PNG, one in fifty broken; each round runs the command itself, with drawings and
 COCO results. A training (640 shapes, so that epochs are short) validates, saves, draws and logs after every epoch. Memory rises when the last
@@ -73,31 +74,34 @@ def soak_detect(seconds: float = float("inf"), boxes: float = float("inf"), thre
     return judge_memory(measured, f"{done:,} pictures, {found:,} boxes in {time.perf_counter() - started:.0f} s")
 
 
-def soak_train(seconds: float) -> int:
+def soak_train(seconds: float, words: list = ()) -> int:
     with tempfile.TemporaryDirectory() as folder:
         out, started, status = Path(folder) / "run", time.perf_counter(), 0
-        command = [sys.executable, "-m", "nanodetr", "train", "--epochs", "100000", "--evaluate-every", "1", "--overfit", "640",
-                   "--device", "cpu", "--quiet", "--out", str(out)]
+        if "--out" in words: out = Path(words[words.index("--out") + 1])
+        command = [sys.executable, "-m", "nanodetr", "train", "--device", "cpu", "--quiet", "--evaluate-every", "1",
+                   *(words or ["--epochs", "100000", "--overfit", "640"]), *([] if "--out" in words else ["--out", str(out)])]
         for until, more in ((seconds / 2, []), (seconds, ["--resume"])):  # each process is judged by itself
-            process, measured, epoch, lines = subprocess.Popen([*command, *more]), [], None, 0
+            process, measured, last, lines = subprocess.Popen([*command, *more]), [], {"epoch": None, "step": None}, 0
             while time.perf_counter() - started < until and process.poll() is None:
-                time.sleep(1)
+                time.sleep(2)
                 try: rows = list(csv.DictReader((out / "log.csv").read_text().splitlines()))
                 except OSError: continue
-                if not rows or rows[-1]["epoch"] == epoch: continue
-                epoch, spent = rows[-1]["epoch"], time.perf_counter() - started
-                measured.append(resident(process.pid))
+                if not rows or rows[-1]["step"] == last["step"] or (memory := resident(process.pid)) == 0: continue
+                last, spent = rows[-1], time.perf_counter() - started
+                measured.append(memory)
                 if spent >= lines * seconds / 40:
-                    print(f"{spent:6.0f} s   epoch {epoch:>5}   step {rows[-1]['step']:>7}   loss {float(rows[-1]['loss']):6.3f}   {measured[-1]:6.0f} MB   "
-                          f"files {sum(path.stat().st_size for path in out.iterdir()) / 1e6:5.1f} MB", flush=True)
+                    print(f"{spent:6.0f} s   epoch {last['epoch']:>5}   step {last['step']:>7}   loss {float(last['loss']):6.3f}   {memory:6.0f} MB   "
+                          f"files {sum(path.stat().st_size for path in out.rglob('*') if path.is_file()) / 1e6:5.1f} MB", flush=True)
                     lines = int(spent / seconds * 40) + 1
-            process.send_signal(signal.SIGINT)
-            code = process.wait(120)
-            assert code == 130, f"Ctrl-C ends a training with status 130, this one ended with {code}"
-            status |= judge_memory(measured, f"to epoch {epoch}, at {time.perf_counter() - started:.0f} s")
+            ended = process.poll()
+            if ended is None: process.send_signal(signal.SIGINT)
+            code = process.wait(600)
+            assert code == (130 if ended is None else 0), f"Ctrl-C ends a training with status 130, its last epoch with 0, this one ended with {code}"
+            status |= judge_memory(measured, f"to epoch {last['epoch']}, at {time.perf_counter() - started:.0f} s")
         return status
 
 
 if __name__ == "__main__":
-    mode, amount = sys.argv[1], float(sys.argv[2])
-    sys.exit({"detect": soak_detect, "boxes": lambda count: soak_detect(boxes=count, threshold="0"), "train": soak_train}[mode](amount))
+    mode, amount, *words = sys.argv[1:]
+    if mode == "train": sys.exit(soak_train(float(amount), words))
+    sys.exit(soak_detect(seconds=float(amount)) if mode == "detect" else soak_detect(boxes=float(amount), threshold="0"))

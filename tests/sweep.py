@@ -18,7 +18,7 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 # how many values of a control are tried
-MOST = 9 if os.environ.get("NANODETR_SLOW") or os.environ.get("NANODETR_ALL") else 5
+MOST = 9 if os.environ.get("NANODETR_SLOW") or os.environ.get("NANODETR_ALL") else 3
 
 
 def positions_of(control, most=MOST) -> tuple:

@@ -247,7 +247,7 @@ PLANTED = {  # notebook, definition, right, wrong, what the verdict says; are al
 }
 
 
-@pytest.mark.skipif("NANODETR_SLOW" not in os.environ, reason="a minute for each: NANODETR_SLOW=1; test_the_coach_says asks about two of them")
+@pytest.mark.weekly  # a minute for each; test_the_coach_says asks about two of them
 @pytest.mark.parametrize("mistake", PLANTED)
 def test_a_planted_mistake_is_blamed_on_its_definition_alone(clone, mistake):
     (clone / "nanodetr").symlink_to(CLONE / "nanodetr")
@@ -405,7 +405,7 @@ def test_every_rung_is_blank_and_judged(clone, capsys):
     edit(path, right)
     status, out, _ = nanodetr(clone, capsys, "small", "--check")
     assert status == 0 and out.splitlines()[-1] == "4 of 4 right"
-    for key in wrong:
+    for key in wrong if "NANODETR_SLOW" in os.environ else ["z, rung 2"]:
         path.unlink()
         follow.begin(clone, "20_small", folder=clone)
         edit(path, {**right, key: wrong[key]})
