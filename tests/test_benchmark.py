@@ -77,6 +77,7 @@ def test_wrong_losses_and_wrong_scores_are_caught(monkeypatch):
         with pytest.raises(BenchmarkError): compare("toy", "a number", {("ours", "fp32"): lambda: 1.0, ("peer", "fp32"): lambda wrong=wrong: wrong}, TINY)
 
 
+@pytest.mark.weekly
 def test_a_missing_peer_is_skipped_by_name_with_the_remedy(monkeypatch, capsys):
     monkeypatch.delenv("NANODETR_PEERS", raising=False)
     benchmark.official_code.cache_clear()

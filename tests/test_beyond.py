@@ -344,6 +344,7 @@ def test_set_switches_a_cure_on(tmp_path):
     assert DETR.from_pretrained(folder).config.cures() == {"queries": "anchors", "denoising": 2}
 
 
+@pytest.mark.weekly
 @pytest.mark.parametrize("way", ["all, deformable"])
 def test_exports_as_one_graph(way):
     "torch.export, as `nanodetr export` uses it: any batch and any size, with a mask."

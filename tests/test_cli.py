@@ -184,7 +184,7 @@ def test_a_frozen_backbone_stays(voc, small_resnet, tmp_path, capsys):
     assert not torch.equal(before["input_proj.weight"], frozen["input_proj.weight"]) and not torch.equal(before[name], free[name])
 
 
-@pytest.mark.parametrize("after", ["layer4", "layer3"])
+@pytest.mark.parametrize("after", [pytest.param("layer4", marks=pytest.mark.weekly), "layer3"])
 def test_cached_features_and_resume(voc, small_resnet, tmp_path, capsys, after):
     "Stopped after an epoch and resumed: bit for bit the weights of one go. The last stage moves only when it is trained."
     arguments = ["train", "--data", str(voc), "--weights", str(small_resnet), "--cache", "2", "--cache-after", after, "--batch-size", "3", "--lr", "0.01", "--quiet"]

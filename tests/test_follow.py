@@ -272,7 +272,8 @@ def another_line(text: str) -> str:
     return f"another_way = True\n{text}"
 
 
-@pytest.mark.parametrize("name", [name for name in COURSES if name == "04_positional_encoding" or "NANODETR_SLOW" in os.environ])
+@pytest.mark.weekly
+@pytest.mark.parametrize("name", COURSES)
 def test_the_coach_takes_every_right_answer(name):
     typed = []
     check = coach.Coach(name, CLONE, lambda: typed)

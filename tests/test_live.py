@@ -144,6 +144,7 @@ def test_state_goes_both_ways_and_is_checked():
     assert len(json.dumps(explorer.data)) < 100_000
 
 
+@pytest.mark.weekly
 def test_without_anywidget_and_for_large_models_python_draws(monkeypatch):
     val = ShapesDataset("val", n=2)
     args = load_snapshots()[:1], *zip(*(val[i] for i in range(2)))

@@ -167,7 +167,7 @@ def group_checks(size, folder):
         return found
 
 
-@pytest.fixture(scope="module", params=[2, 3])
+@pytest.fixture(scope="module", params=[pytest.param(2, marks=pytest.mark.weekly), 3])
 def answers(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(f"group-of-{request.param}")
     return request.param, together(request.param, folder, group_checks, request.param, folder), folder

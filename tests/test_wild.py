@@ -166,10 +166,11 @@ def test_photos_begin_from_nano_shapes(photos, tmp_path, capsys):
     assert all(torch.equal(value, before[name]) for name, value in load_file(out / "model.safetensors").items())
 
 
-@pytest.mark.parametrize("words", [["--from-scratch"], ["--set", "dim=16"], ["--weights", "nano-shapes"], ["--preset", "voc", "--backbone-weights", "none"]])
+@pytest.mark.parametrize("words", [["--from-scratch"], ["--set", "dim=16"], ["--preset", "nano-fast"], ["--weights", "nano-shapes"], ["--preset", "voc", "--backbone-weights", "none"]])
 def test_what_is_asked_for_comes_first(photos, tmp_path, capsys, words):
     assert train("--data", photos, "--dry-run", *words) == 0
-    assert "start   from" not in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "start   from nano" not in out and ("start   from nothing" in out) == (words[0] in ("--set", "--preset") and "--backbone-weights" not in words)
 
 
 @pytest.mark.parametrize("data", ["shapes", "shapes-hard", "shapes-wild"])
