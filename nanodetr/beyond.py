@@ -22,7 +22,7 @@ from .decoder import Decoder, DecoderBlock
 from .encoder import Encoder, EncoderBlock
 from .loss import Normalisers, SetCriterion
 from .matching import HungarianMatcher
-from .model import DETR, DETROutput
+from .model import BoxHead, DETR, DETROutput
 from .position import sinusoidal_pos_encode_1d
 
 # %% ../nbs/15_beyond_detr.ipynb #3c0b00d3
@@ -144,7 +144,7 @@ class RefiningDecoder(Decoder):
     """A decoder whose queries know where they look; with `refine`, each layer moves the boxes that the next one begins with (DAB-DETR).
 
     forward: target (B,Q,d), memory (B,N,d), references (B,Q,4) cxcywh in 0..1, query_pos (B,Q,d) or None (then it is made from the references),
-    memory_pos, key_padding_mask, predict: (hidden, references) -> logits, boxes; self_mask; others go to the blocks
+    memory_pos, key_padding_mask, predict: (hidden, references, box head or None) -> logits, boxes; self_mask; others go to the blocks
     -> logits (L,B,Q,.), boxes (L,B,Q,4), weights as `Decoder` gives them.
     """
 
@@ -153,6 +153,9 @@ class RefiningDecoder(Decoder):
         block = {"plain": DecoderBlock, "conditional": ConditionalBlock, "deformable": deformable_block(c.levels)}[c.cross_attention]
         super().__init__(c.decoder_layers, *shape, block=block)
         self.dim, self.temperature, self.kind, self.refine = c.dim, c.temperature, c.cross_attention, c.queries != "learned"
+        if self.refine:
+            self.box_heads = nn.ModuleList(BoxHead(c.dim) for _ in self.layers[1:])     # each layer has a way of its own to go; the last takes the model's
+            for head in self.box_heads: nn.init.zeros_(head[-1].weight), nn.init.zeros_(head[-1].bias)
         if self.refine or c.denoising: self.place = two_layers(2 * c.dim, c.dim, c.dim)  # code of a box -> query_pos
         if self.kind == "conditional":
             self.scale = two_layers(c.dim, c.dim, c.dim)
@@ -178,7 +181,7 @@ class RefiningDecoder(Decoder):
             elif self.kind == "deformable": more = {"references": references if self.refine else references[..., :2], **others}
             else: more = {}
             target, *layer_weights = layer(target, memory, where, memory_pos, key_padding_mask, need_weights, self_mask, **more)
-            answers.append(predict(self.norm(target), references))
+            answers.append(predict(self.norm(target), references, self.box_heads[k] if self.refine and k < len(self.box_heads) else None))
             if self.refine: references = answers[-1][1].detach()                        # a layer is not blamed for where it began
             for name, w in zip(("self", "cross"), layer_weights):
                 if w is not None: weights[name].append(w)

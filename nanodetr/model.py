@@ -110,9 +110,9 @@ class DETRNetwork(DETRParts):
         attention = {"encoder": encoder_weights, **weights, "shape": tuple(mask.shape[-2:])} if need_weights else None
         return DETROutput(logits[-1], boxes[-1], aux, attention)
 
-    def predict(self, hidden: Tensor, references: Tensor = None) -> tuple:
-        "(...,d) -> logits (...,C+1), boxes (...,4). With references (...,4) in 0..1 the box head says how to move and resize those."
-        logits, boxes = self.class_head(hidden).to(self.mean), self.box_head(hidden).to(self.mean)
+    def predict(self, hidden: Tensor, references: Tensor = None, box_head: nn.Module = None) -> tuple:
+        "(...,d) -> logits (...,C+1), boxes (...,4). With references (...,4) in 0..1 the box head (the model's, or another) says how to move and resize those."
+        logits, boxes = self.class_head(hidden).to(self.mean), (box_head or self.box_head)(hidden).to(self.mean)
         return logits, (boxes if references is None else boxes + references.logit(1e-5)).sigmoid()
 
 # %% ../nbs/08_model.ipynb #7ab93078
