@@ -13,6 +13,7 @@ import hashlib
 import json
 import platform
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -59,6 +60,7 @@ def main() -> int:
     entry = {
         "command": command(run), "seed": run["seed"] or 0, "data": run["data"], "steps": done["steps"], **({} if finished else {"stopped": True}),
         "minutes": round(done["minutes"], 1), "threads": torch.get_num_threads(), "torch": torch.__version__, "machine": platform.machine(),
+        "commit": subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=WEIGHTS, capture_output=True, text=True).stdout.strip(),  # what the command means
         "parameters": sum(p.numel() for p in model.parameters()),
         "figures": {split: {name: round(scores[name], 4) for name in ("AP", "AP50", "AP75")} for split, scores in figures.items()},
         "sha256": hashes,

@@ -25,6 +25,7 @@ def test_manifest_and_folders_agree():
 def test_files_are_those_of_the_manifest(name):
     files = {str(path.relative_to(WEIGHTS / name)): path for path in (WEIGHTS / name).rglob("*") if path.is_file()}
     assert {file: hashlib.sha256(path.read_bytes()).hexdigest() for file, path in files.items()} == MANIFEST[name]["sha256"]
+    assert {"command", "seed", "commit", "figures"} <= MANIFEST[name].keys()  # how to train it again: that command, in a checkout of that commit
     assert files["model.safetensors"].stat().st_size <= 4_000_000
 
 
