@@ -104,4 +104,4 @@ def soak_train(seconds: float, words: list = ()) -> int:
 if __name__ == "__main__":
     mode, amount, *words = sys.argv[1:]
     if mode == "train": sys.exit(soak_train(float(amount), words))
-    sys.exit(soak_detect(seconds=float(amount)) if mode == "detect" else soak_detect(boxes=float(amount), threshold="0"))
+    sys.exit({"detect": soak_detect, "boxes": lambda count: soak_detect(boxes=count, threshold="0")}[mode](float(amount)))

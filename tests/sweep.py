@@ -18,7 +18,8 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 # how many values of a control are tried
-MOST = 9 if os.environ.get("NANODETR_SLOW") or os.environ.get("NANODETR_ALL") else 3
+WEEKLY = bool(os.environ.get("NANODETR_SLOW") or os.environ.get("NANODETR_ALL"))
+MOST = 9 if WEEKLY else 3
 
 
 def positions_of(control, most=MOST) -> tuple:
@@ -98,10 +99,10 @@ SOME = ("explore_matching", "explore_decoder_attention", "explore_precision_reca
 
 
 def explorers() -> dict:
-    "{name: function} of the explorers that the library has; where MOST is small, of some."
+    "{name: function} of the explorers that the library has; but for the weekly run, of some."
     from nanodetr import explorers as module
     # the playground has no controls of ipywidgets: tests/test_playground.py plays with it
-    return {name: f for name, f in vars(module).items() if name.startswith("explore_") and name != "explore_live" and callable(f) and (MOST == 9 or name in SOME)}
+    return {name: f for name, f in vars(module).items() if name.startswith("explore_") and name != "explore_live" and callable(f) and (WEEKLY or name in SOME)}
 
 
 def build(f):

@@ -1,4 +1,4 @@
-"""Every explorer's controls moved through their values: on the versions installed here and, with NANODETR_ALL=1, on Colab's.
+"""Explorers' controls moved through their values (of some, and every week of all): on the versions installed here and, with NANODETR_ALL=1, on Colab's.
 
 Colab's need an environment of their own, made by .ci/colab_env.sh and named by $NANODETR_COLAB. Without NANODETR_ALL it is
 .ci/colab_check.py that moves the explorers of changed notebooks and of a sample there.

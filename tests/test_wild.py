@@ -173,6 +173,12 @@ def test_what_is_asked_for_comes_first(photos, tmp_path, capsys, words):
     assert "start   from nano" not in out and ("start   from nothing" in out) == (words[0] in ("--set", "--preset") and "--backbone-weights" not in words)
 
 
+def test_a_refused_run_does_not_say_where_it_starts(photos, capsys):
+    assert train("--data", photos, "--preset", "photos", "--dry-run") == 2
+    said = capsys.readouterr()
+    assert "start   from" not in said.out and "--backbone-weights" in said.err
+
+
 @pytest.mark.parametrize("data", ["shapes", "shapes-hard", "shapes-wild"])
 def test_drawings_begin_from_nothing(data, capsys, monkeypatch):
     monkeypatch.setattr(WildDataset, "splits", {"train": 20, "val": 8, "test": 8})

@@ -157,10 +157,12 @@ def take_start(args) -> None:
     for name in STARTS:
         start = DETRConfig.from_dict(read_json_object(shipped_models()[name] / "config.json"))
         wanted = asdict(DETRConfig.preset(args.preset)) if args.preset else asdict(start)
-        if same_architecture(start, DETRConfig.from_dict({**wanted, **settings(args.set, DETRConfig)}, f"preset {args.preset or 'nano'}")):
+        asked = DETRConfig.from_dict({**wanted, **settings(args.set, DETRConfig)}, f"preset {args.preset or 'nano'}")
+        if same_architecture(start, asked):
             args.weights = name
             return print(f"start   from {name}, which has learned on drawn scenes where to look (--from-scratch: from nothing)", flush=True)
-    print(f"start   from nothing: what comes with the library ({', '.join(STARTS)}) is built otherwise", flush=True)
+    if asked.backbone == "conv":  # a ResNet begins from --backbone-weights, or is refused
+        print(f"start   from nothing: {' and '.join(STARTS)}, which a run on a folder begins from without such a --preset or --set, is built otherwise", flush=True)
 
 
 def check_tuning(args, source: DETR = None) -> None:
