@@ -92,6 +92,20 @@ def test_a_missing_peer_is_skipped_by_name_with_the_remedy(monkeypatch, capsys):
     assert "skipped: " in benchmark.as_line(rows[0])
 
 
+@pytest.mark.parametrize("measured", [True, False])
+def test_the_pages_table_and_figure_with_and_without_peers(measured, capsys, monkeypatch):
+    "README's command runs notebook 17 where no peer is installed."
+    monkeypatch.delenv("NANODETR_GPU_BENCHMARK", raising=False)
+    cells = json.loads((Path(__file__).parent.parent / "nbs" / "17_benchmarks.ipynb").read_text(encoding="utf-8"))["cells"]
+    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    found = {"rows": [Row("step", "official", "a step", ours=1.0, theirs=2.0, ratio=2.0, low=1.9, high=2.1, rounds=1) if measured else Row("step", "official", "a step", skipped="pip install it")]}
+    for part in ("import json", "gpu_file = ", "def plot_ratios"):
+        source, = (source for source in sources if source.startswith(part) or part in source and part.startswith("def"))
+        exec(source.rpartition("\n")[0] if part == "gpu_file = " else source, found)
+    assert ("**2.00**" if measured else "skipped: pip install it") in "\n".join(found["lines"])
+    assert ("no peer is installed" in capsys.readouterr().out) != measured
+
+
 def test_the_command(capsys, monkeypatch):
     assert main(["--list"]) == 0
     listed = capsys.readouterr().out.splitlines()
