@@ -95,6 +95,12 @@ def scene(page) -> list:
     return json.loads(told(page, "scene"))
 
 
+def called(page, selector) -> str:
+    "What a screen reader says of a thing on the page, once the page shows its last state."
+    settle(page)
+    return page.locator(selector).get_attribute("aria-label")
+
+
 def keep(page, name):
     if folder := os.environ.get("PLAYGROUND_SHOTS"): page.locator(ROOT_OF).screenshot(path=f"{folder}/playground_{name}.png")
 
@@ -201,9 +207,8 @@ def test_a_silenced_query_answers_for_nothing(desk):
     query = next(iter(before))
     desk.locator(f"button[data-query='{query}']").click()
     desk.locator("[data-name=mute]").click()
-    settle(desk)
     assert query not in detections(desk) and str(query) not in told(desk, "owner").split(",")
-    assert desk.locator(f"button[data-query='{query}']").get_attribute("aria-label") == f"Query {query}: silenced"
+    assert called(desk, f"button[data-query='{query}']") == f"Query {query}: silenced"
     begin(desk)
     assert set(detections(desk)) == set(before)
 
@@ -252,7 +257,7 @@ def test_shapes_are_resized_recoloured_added_and_removed(desk):
     *_, wide, high = scene(desk)[3]
     assert wide > a + 2 and high > b
     desk.get_by_role("button", name="Colour: red").click()
-    assert "red rectangle" in desk.locator("[data-thing='3']").get_attribute("aria-label")
+    assert "red rectangle" in called(desk, "[data-thing='3']")
     count = len(scene(desk))
     desk.get_by_role("button", name="Add: ellipse").click()
     assert [kind for kind, *_ in scene(desk)][count:] == ["ellipse"]
@@ -266,17 +271,15 @@ def test_a_pointed_query_shows_where_it_looks(desk):
     shots = lambda: desk.locator(".ndp-maps canvas").evaluate_all("all => all.map(canvas => canvas.toDataURL())")
     found = sorted(detections(desk))
     desk.locator(f"button[data-query='{found[0]}']").hover()
-    desk.wait_for_timeout(100)
+    desk.wait_for_function(f"document.querySelector('[data-name=layer3]').getAttribute('aria-label').includes('query {found[0]} looks in layer 3')")
     first = shots()
     desk.locator(f"button[data-query='{found[1]}']").hover()
-    desk.wait_for_timeout(100)
+    desk.wait_for_function(f"document.querySelector('[data-name=layer3]').getAttribute('aria-label').includes('query {found[1]} looks in layer 3')")
     assert all(a != b for a, b in zip(first, shots())) and len(first) == 3
-    assert f"query {found[1]} looks in layer 3" in desk.locator("[data-name=layer3]").get_attribute("aria-label")
+    owner = told(desk, "owner").split(",")[0]
     x, y = middle(desk, 0)
     desk.mouse.move(x, y)  # a box on the scene does the same
-    owner = told(desk, "owner").split(",")[0]
-    desk.wait_for_timeout(100)
-    assert f"query {owner} looks" in desk.locator("[data-name=layer1]").get_attribute("aria-label")
+    desk.wait_for_function(f"document.querySelector('[data-name=layer1]').getAttribute('aria-label').includes('query {owner} looks')")
     desk.mouse.move(2, 2)
 
 
@@ -294,8 +297,7 @@ def test_the_keyboard_reaches_everything(desk):
     assert (nx, ny) == pytest.approx((x - 2, y + 4), abs=0.02) and na == pytest.approx(a * 1.08, abs=0.02)
     desk.keyboard.press("-")
     desk.keyboard.press("c")
-    settle(desk)
-    assert "orange triangle" in desk.locator("[data-thing='1']").get_attribute("aria-label")
+    assert "orange triangle" in called(desk, "[data-thing='1']")
     assert any(d["label"] == kind for d in detections(desk).values())
     desk.keyboard.press("Delete")
     assert len(scene(desk)) == 3 and desk.evaluate("document.activeElement.dataset.thing") is not None
