@@ -235,6 +235,8 @@ export function cellsIn([x0, y0, x1, y1], view) {
   });
 }
 
+let small = null;  // one canvas for all maps, a pixel for each cell
+
 // a map of weights over a dimmed picture; smooth: the cells blend into one another
 export function drawMap(context, image, view, weights, x, y, width, {smooth = true, picture = null} = {}) {
   const height = width * view.height / view.width, most = Math.max(...weights, 1e-9);
@@ -249,8 +251,9 @@ export function drawMap(context, image, view, weights, x, y, width, {smooth = tr
     const bright = Math.sqrt(value / most);
     heat.data.set([...HEAT(bright), 255 * (0.06 + 0.88 * bright ** 1.1)], 4 * i);
   });
-  const small = document.createElement("canvas");
-  small.width = view.columns, small.height = view.rows, small.getContext("2d").putImageData(heat, 0, 0);
+  small ||= document.createElement("canvas");
+  if (small.width !== view.columns || small.height !== view.rows) small.width = view.columns, small.height = view.rows;
+  small.getContext("2d", {willReadFrequently: true}).putImageData(heat, 0, 0);
   context.imageSmoothingEnabled = smooth, context.imageSmoothingQuality = "high";
   context.drawImage(small, x, y, width, height);
   context.restore();
