@@ -21,7 +21,7 @@ from scipy.optimize import linear_sum_assignment
 from nanodetr.boxes import cxcywh_to_xyxy, pairwise_giou
 from nanodetr.data import ShapesDataset
 from nanodetr.model import DETR
-from served import browser, served  # noqa: F401, a fixture
+from served import CONTRAST, browser, served  # noqa: F401, a fixture
 
 ROOT = Path(__file__).resolve().parent.parent
 COURSE = sorted(path.stem for path in (ROOT / "nbs").glob("[0-9]*.ipynb"))
@@ -459,6 +459,12 @@ def test_home_names_what_can_be_pressed(visit):
         || e.textContent.trim() || e.alt || e.labels?.[0]?.textContent.trim() || (e.tagName === 'IMG' && e.closest('button')))).map(e => e.outerHTML.slice(0, 120))""")
     assert not nameless
     keep(page.locator("main"), "home_phone")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("path", ["", "07_decoder/", "api/boxes/"])
+def test_every_text_can_be_read(visit, path, scheme):
+    assert visit(path, scheme=scheme).locator("body").evaluate(CONTRAST) == []
 
 
 def test_search_finds_the_lesson_first(visit):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STARTS', 'FLAGS', 'FREE_FLAGS', 'InTurn', 'prepare_data', 'SmallCopies', 'FirstImages', 'enough_queries',
-           'check_shapes_size', 'model_config', 'kept_config', 'default_preset', 'same_architecture', 'take_start',
+           'check_shapes_size', 'model_config', 'kept_config', 'same_architecture', 'default_preset', 'take_start',
            'check_tuning', 'default_cache', 'tuning_settings', 'run_folder', 'default_epochs', 'settings',
            'train_config', 'default_every', 'build_model', 'take_head', 'cache_both', 'save_picture', 'save_json',
            'snapshot_epochs', 'save_snapshot', 'check_arguments', 'prepare_model', 'describe', 'train', 'train_with',
@@ -135,20 +135,22 @@ def kept_config(old: DETRConfig, spec: str, **others) -> DETRConfig:
     return DETRConfig.from_dict({**asdict(old), **changes, **others})
 
 # %% ../../nbs/commands/train.ipynb #fac41b08
-def default_preset(args, source: DETR = None) -> str:
-    "`--preset`, or the one that suits the weights to begin with."
-    if args.preset: return args.preset
-    if args.backbone_weights and args.backbone_weights != "none": return "photos"
-    return "voc" if source is not None and source.config.backbone != "conv" else "nano"
-
-
-STARTS = ("nano-shapes",)  # what a run on a folder begins with: the first one that fits
-
 def same_architecture(one: DETRConfig, other: DETRConfig) -> bool:
     "Whether the weights of one model fit the other, but for the classes and the number of queries."
     from nanodetr.checkpoints.adapt import FREE
 
     return not any(getattr(one, f.name) != getattr(other, f.name) for f in fields(DETRConfig) if f.name not in (*FREE, "classes", "num_classes", "num_queries"))
+
+
+def default_preset(args, source: DETR = None) -> str:
+    "`--preset`, or the one that suits the weights to begin with."
+    if args.preset: return args.preset
+    if args.backbone_weights and args.backbone_weights != "none": return "photos"
+    if source is not None and source.config.backbone != "conv": return "voc"
+    return "nano-fast" if source is not None and same_architecture(DETRConfig.preset("nano-fast"), source.config) else "nano"
+
+
+STARTS = ("nano-shapes",)  # what a run on a folder begins with: the first one that fits
 
 
 def take_start(args) -> None:
