@@ -375,7 +375,7 @@ def same(a, b) -> bool:
     if isinstance(a, (tuple, list)) and isinstance(b, (tuple, list)): return len(a) == len(b) and all(map(same, a, b))
     if hasattr(a, "shape") or hasattr(b, "shape"):
         import torch
-        a, b = (torch.as_tensor(x) for x in (a, b))
+        a, b = (torch.as_tensor(x.copy() if hasattr(x, "strides") else x) for x in (a, b))  # torch takes no reversed view of an array
         return a.shape == b.shape and (torch.allclose(a.double(), b.double(), rtol=1e-4, atol=1e-5, equal_nan=True) if not a.is_complex() else torch.equal(a, b))
     if isinstance(a, (int, float)) and isinstance(b, (int, float)): return abs(a - b) <= 1e-5 + 1e-4 * abs(b)
     try: return type(a) is type(b) if type(a).__eq__ is object.__eq__ else bool(a == b)

@@ -13,7 +13,7 @@ from torch.utils.data import Subset
 from nanodetr.data import ShapesDataset, collate
 from nanodetr.model import DETR, DETRConfig
 from nanodetr.runs.grouping import grouped_batches, image_sizes, padded_share
-from nanodetr.runs.run import fit
+from nanodetr.runs.run import fit, live_plots
 from nanodetr.training import TrainConfig, Trainer, TrainingError, epoch_batches, train_epoch
 
 
@@ -228,3 +228,10 @@ def test_one_place_chooses_the_device(gpu, monkeypatch):
         if gpu and name in (gpu, f"{gpu}:0"): assert choose_device(name) == torch.device(name)
         else:
             with pytest.raises(TrainingError, match=f"device is '{name}'.*choose one of auto, cpu"): choose_device(name)
+
+
+def test_the_watcher_draws_anew_outside_of_a_notebook_too(capsys):
+    draw, model, row = live_plots(ShapesDataset("val", n=2)), DETR(DETRConfig.preset("nano")), {"step": 1, "epoch": 1, "loss": 2.0, "val_loss": 3.0}
+    draw(model, [row])
+    draw(model, [row, {**row, "step": 2}])
+    assert capsys.readouterr().out.count("Image object") == 4  # losses and detections, twice

@@ -9,7 +9,7 @@ __all__ = ['check_refine', 'check_keep_apart', 'check_varifocal', 'check_nearest
 import torch
 import torch.nn.functional as F
 
-from .core import compare
+from .core import as_tensor, compare
 
 # %% ../../nbs/solutions/15_beyond_detr.ipynb #3863517f
 def check_refine(yours) -> bool:
@@ -30,7 +30,7 @@ def check_keep_apart(yours) -> bool:
         group = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
         return ((group[:, None] != group) & (group > 0)).float()
 
-    def asked(sizes): return torch.as_tensor(yours(sizes)).float()
+    def asked(sizes): return as_tensor(yours(sizes)).float()
 
     first = [5, 3, 3]
     group = torch.tensor([0] * 5 + [1] * 3 + [2] * 3)

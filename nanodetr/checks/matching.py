@@ -12,7 +12,7 @@ import torch
 import torchvision
 from scipy.optimize import linear_sum_assignment
 
-from .core import compare
+from .core import as_tensor, compare
 
 # %% ../../nbs/solutions/09_matching.ipynb #51dffe0b
 def random_batch(layers: int, batch: int, queries: int, classes: int, most: int, seed: int) -> tuple:
@@ -80,7 +80,7 @@ def check_repeated(yours) -> bool:
 def check_assign(yours) -> bool:
     "Judge yours(cost (Q,N)) -> (N,), the query of each object, at the lowest total cost."
     def total(cost):
-        query = torch.as_tensor(yours(cost.clone()))
+        query = as_tensor(yours(cost.clone()))
         if query.shape != cost.shape[1:]:
             raise ValueError(f"give one query for each of {cost.shape[1]} objects, not a tensor of shape {tuple(query.shape)}")
         if len(query.unique()) < len(query): raise ValueError("a query is used twice")

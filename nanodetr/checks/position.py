@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor
 
-from .core import compare
+from .core import as_tensor, compare
 
 # %% ../../nbs/solutions/04_positional_encoding.ipynb #9c0f965f
 def turn(position: float, dim: int, temperature: float) -> list:
@@ -71,7 +71,7 @@ def check_shift_matrix(yours) -> bool:
     "Judge yours(shift, dim, temperature) -> (dim,dim): multiplied with the codes of many positions, it must move them by `shift`."
     positions = torch.linspace(-3, 40, 25)
     def moved(shift, dim, temperature):
-        return encode_1d(positions, dim, temperature) @ torch.as_tensor(yours(shift, dim, temperature)).float().T
+        return encode_1d(positions, dim, temperature) @ as_tensor(yours(shift, dim, temperature)).float().T
     def referee(shift, dim, temperature): return encode_1d(positions + shift, dim, temperature)
     cases = {"one step": (1.0, 4, 100.0), "three to the left": (-3.0, 16, 20.0), "no shift": (0.0, 8, 100.0)}
     return compare("shift matrix", moved, referee, cases, tol=1e-3)

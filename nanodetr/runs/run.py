@@ -545,7 +545,7 @@ def run_loop(trainer: RunTrainer, plan: RunPlan, log: ProgressLog, steps: int, s
 # %% ../../nbs/runs/run.ipynb #be0e378b
 def live_plots(data, count: int = 4, threshold: float = 0.5):
     "An `on_epoch` for notebooks: the loss curve and the detections on the first `count` images of `data`, redrawn in place."
-    from IPython.display import Image, display
+    from IPython.display import DisplayHandle, Image
 
     from nanodetr.plots import plot_losses, plot_pred
 
@@ -558,5 +558,7 @@ def live_plots(data, count: int = 4, threshold: float = 0.5):
         pictures = [Image(figure._repr_png_(), format="png") for figure in figures]
         if handles:
             for handle, picture in zip(handles, pictures): handle.update(picture)
-        else: handles.extend(display(picture, display_id=True) for picture in pictures)
+        else:
+            handles.extend(DisplayHandle() for _ in pictures)
+            for handle, picture in zip(handles, pictures): handle.display(picture)
     return show
