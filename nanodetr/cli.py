@@ -162,7 +162,7 @@ def parser() -> argparse.ArgumentParser:
     add = command("train", "train a model (default: nano, on the embedded shapes)").add_argument
     add("--data", help="shapes (default), shapes-hard, shapes-wild, or a folder of photographs as Pascal VOC, COCO, YOLO and the annotation tools write it")
     add_reading_flags(add)
-    add("--preset", help="how to build and train: nano (default), nano-fast, photos, voc, paper; by the weights when there are some")
+    add("--preset", help="how to build and train: nano (default), nano-fast, photos, photos-fast, voc, paper; by the weights when there are some")
     add("--out", help="folder for the run (default: runs/DATA-PRESET)")
     add("--epochs", type=int, help="passes over the training images")
     add("--batch-size", type=int, help="images per micro-batch: the most that a process computes at once")
@@ -179,7 +179,7 @@ def parser() -> argparse.ArgumentParser:
     add("--backbone-weights", metavar="FILE", help="ResNet weights for the backbone of a new model: imagenet (downloads torchvision's), or a file (torchvision's keys; of version 1: --set stride_first=true)")
     add("--freeze-backbone", action="store_true", default=None, help="train only what comes after the backbone")
     add("--num-queries", type=int, metavar="N", help="object queries (default: the preset's or the checkpoint's, or 1.5 for each object of the fullest image)")
-    add("--cache", type=int, metavar="N", help="freeze the backbone, and compute its features once for N augmented copies of each photo (preset photos on a CPU: 8)")
+    add("--cache", type=int, metavar="N", help="freeze the backbone, and compute its features once for N augmented copies of each photo (on a CPU preset photos takes 8, photos-fast 4)")
     add("--turns", action="store_true", default=None, help="photos without an above, cells or cards: train on them turned and mirrored too")
     add("--mosaic", type=float, metavar="SHARE", help="show this share of the photos, as in 0.5, as mosaics of four, each piece at a scale of its own (default: none)")
     add("--cache-after", choices=("layer1", "layer2", "layer3", "layer4"), help="where --cache cuts a ResNet: later stages are trained (default layer4, the end)")
@@ -224,7 +224,8 @@ def parser() -> argparse.ArgumentParser:
     add("--seed", type=int, help="which pictures --val-share keeps for validation (default 0)")
     add("--html", metavar="OUT", help="also write a page with the pictures and their boxes, the suspicious ones first; OUT must not exist")
 
-    add = command("pretrain", "teach the transformer of preset photos on drawn scenes, once for a backbone").add_argument
+    add = command("pretrain", "teach the transformer of preset photos or photos-fast on drawn scenes, once for a backbone").add_argument
+    add("--preset", default="photos", choices=("photos", "photos-fast"), help="whose transformer (default: photos)")
     add("--backbone-weights", metavar="FILE", required=True, help="as for train: imagenet (downloads torchvision's), or a file")
     add("--images", type=int, default=2000, metavar="N", help="drawn scenes (default: 2000)")
     add("--size", type=int, default=320, metavar="PIXELS", help="their side (default: 320)")

@@ -252,18 +252,20 @@ def test_one_lr_moves_both_rates(voc, small_resnet, tmp_path, capsys):
         assert config["lr"] == 0.003 and math.isclose(config["backbone_lr"], 0.003 * ratio)
 
 
-def test_backbone_weights_from_a_file(voc, tmp_path, capsys):
-    "The preset photos, chosen by itself: frozen features of 8 turned copies of each photo, and the file's backbone in the model."
+@pytest.mark.parametrize("preset, copies", [("photos", 8), ("photos-fast", 4)])
+def test_backbone_weights_from_a_file(voc, tmp_path, capsys, preset, copies):
+    "The preset photos, chosen by itself, or its fast form: frozen features of turned copies of each photo, and the file's backbone in the model."
     torch.manual_seed(0)
     resnet = torchvision.models.resnet18()
     torch.save(resnet.state_dict(), tmp_path / "r18.pth")
     small = [word for pair in ("backbone=resnet18", "dim=32", "heads=2", "encoder_layers=1", "decoder_layers=1", "image_size=48", "workers=0") for word in ("--set", pair)]
+    if preset != "photos": small += ["--preset", preset]
     assert main(["train", "--data", str(voc), "--backbone-weights", str(tmp_path / "r18.pth"), *small, "--turns", "--device", "cpu", "--epochs", "1", "--quiet",
                  "--out", str(tmp_path / "run")]) == 0
     out = capsys.readouterr().out
-    assert "6 photos x 8" in out and "model   photos" in out
+    assert f"6 photos x {copies}" in out and f"model   {preset}:" in out
     saved = json.loads((tmp_path / "run/run.json").read_text())
-    assert (saved["preset"], saved["cache"], saved["turns"]) == ("photos", 8, True)
+    assert (saved["preset"], saved["cache"], saved["turns"]) == (preset, copies, True)
     assert torch.equal(state(tmp_path / "run")["backbone.body.layer4.1.conv2.weight"], resnet.state_dict()["layer4.1.conv2.weight"])
 
 

@@ -173,8 +173,9 @@ def test_what_is_asked_for_comes_first(photos, tmp_path, capsys, words):
     assert "start   from nano" not in out and ("start   from nothing" in out) == (words[0] in ("--set", "--preset") and "--backbone-weights" not in words)
 
 
-def test_a_refused_run_does_not_say_where_it_starts(photos, capsys):
-    assert train("--data", photos, "--preset", "photos", "--dry-run") == 2
+@pytest.mark.parametrize("preset", ["photos", "photos-fast"])
+def test_a_refused_run_does_not_say_where_it_starts(photos, capsys, preset):
+    assert train("--data", photos, "--preset", preset, "--dry-run") == 2
     said = capsys.readouterr()
     assert "start   from" not in said.out and "--backbone-weights" in said.err
 
@@ -210,13 +211,14 @@ def test_mosaic_is_a_flag_of_a_run(photos, tmp_path, capsys):
 
 # ---------------------------------------------------------------- nanodetr pretrain
 
-def test_a_head_is_made_once_and_photos_start_from_it(photos, tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize("preset", [pytest.param("photos", marks=pytest.mark.weekly), "photos-fast"])
+def test_a_head_is_made_once_and_photos_start_from_it(photos, tmp_path, capsys, monkeypatch, preset):
     monkeypatch.setenv("NANODETR_CACHE", str(tmp_path / "cache"))
     torch.manual_seed(0)
     resnet = torchvision.models.resnet18()
     torch.save(resnet.state_dict(), tmp_path / "r18.pth")
     small = [word for pair in ("backbone=resnet18", "dim=32", "heads=2", "ffn_dim=32", "encoder_layers=1", "decoder_layers=1") for word in ("--set", pair)]
-    behind = ["--backbone-weights", tmp_path / "r18.pth", *small]
+    behind = ["--preset", preset, "--backbone-weights", tmp_path / "r18.pth", *small]
     run = ["--data", photos, *behind, "--epochs", 1, "--cache", 1, "--set", "image_size=64", "--set", "max_size=96", "--device", "cpu", "--snapshots", 0]
     pretrain = ["pretrain", "--quiet", *map(str, behind), "--images", "16", "--size", "64", "--epochs", "1", "--device", "cpu"]
     assert train(*run, "--dry-run") == 0 and "nanodetr pretrain" in capsys.readouterr().out
@@ -227,7 +229,9 @@ def test_a_head_is_made_once_and_photos_start_from_it(photos, tmp_path, capsys, 
     kept = load_file(next((tmp_path / "cache/heads").iterdir()) / "head.safetensors")
     first = load_file(tmp_path / "run/snapshots/epoch-0000.safetensors")
     same = {name for name in kept if first[name].shape == kept[name].shape and torch.equal(first[name], kept[name].half())}
-    assert {name for name in kept if name not in same} <= {"class_head.weight", "class_head.bias", "query_embed.weight"} and "input_proj.weight" in same
+    fresh = {name for name in kept if name not in same}
+    assert "input_proj.weight" in same and fresh <= {name for name in kept if "class_head" in name or name == "query_embed.weight"}
+    assert json.loads((tmp_path / "run/run.json").read_text())["plan"]["model"]["queries"] == ("proposals" if preset == "photos-fast" else "learned")
     key = json.loads((tmp_path / "run/run.json").read_text())["head"]
     assert (tmp_path / "cache/heads" / key).is_dir() and train("--resume", "--out", tmp_path / "run") == 0
     (tmp_path / "cache/heads" / key / "head.safetensors").write_bytes(b"broken")

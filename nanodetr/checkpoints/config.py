@@ -32,9 +32,10 @@ MODEL_PRESETS = {
     "photos": dict(num_classes=20, trainable_stages=0, dim=128, heads=4, ffn_dim=512, encoder_layers=2, decoder_layers=3,
                    num_queries=20, dropout=0.0, norm_first=True, temperature=20.0, query_start="query",
                    image_size=448, max_size=747),
+    "photos-fast": dict(queries="proposals", cross_attention="conditional", image_size=320, max_size=533),
     "paper": dict(num_classes=91, seal_padding=False),
 }
-MODEL_PRESETS["nano-fast"] = MODEL_PRESETS["nano"] | MODEL_PRESETS["nano-fast"]
+for _name in ("nano", "photos"): MODEL_PRESETS[f"{_name}-fast"] = MODEL_PRESETS[_name] | MODEL_PRESETS[f"{_name}-fast"]
 
 # %% ../../nbs/checkpoints/config.ipynb #0e75b8a4
 def as_kind(name: str, value, kind: type):
@@ -174,7 +175,7 @@ class DETRConfig:
 
     @classmethod
     def preset(cls, name: str, **changes):
-        "The preset nano, nano-fast, photos, voc or paper, with changes; class names alone set num_classes too. Raises ConfigError."
+        "The preset nano, nano-fast, photos, photos-fast, voc or paper, with changes; class names alone set num_classes too. Raises ConfigError."
         if name not in MODEL_PRESETS:
             raise ConfigError(f"unknown preset {name!r}: choose one of {', '.join(MODEL_PRESETS)}")
         if changes.get("classes") is not None:

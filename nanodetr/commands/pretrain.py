@@ -14,14 +14,14 @@ from ..model import DETR
 
 # %% ../../nbs/commands/pretrain.ipynb #a11f0008
 def pretrain_model(args) -> DETR:
-    "The new model of preset photos for drawn scenes, on the backbone of `--backbone-weights`."
+    "The new model of `--preset` (photos or photos-fast) for drawn scenes, on the backbone of `--backbone-weights`."
     from nanodetr.backbone import ResNetBackbone
 
     chosen = settings(args.set, DETRConfig)
     scenes = open_dataset("shapes-wild", n=1)
-    sizes = {"classes": scenes.classes, "num_queries": enough_queries(DETRConfig.preset("photos").num_queries, scenes.most),
+    sizes = {"classes": scenes.classes, "num_queries": enough_queries(DETRConfig.preset(args.preset).num_queries, scenes.most),
              "image_size": args.size, "max_size": args.size * 5 // 3}
-    config = DETRConfig.preset("photos", **{**sizes, **chosen})
+    config = DETRConfig.preset(args.preset, **{**sizes, **chosen})
     if config.backbone == "conv": raise UsageError("pretrain is for a frozen ResNet; the small convolutional backbone has nano-shapes: nanodetr train --data FOLDER")
     return DETR(config, ResNetBackbone(config.backbone, args.backbone_weights, 0, config.dilation, seal_padding=config.seal_padding, stride_first=config.stride_first))
 
@@ -45,7 +45,7 @@ def pretrain_command(args) -> int:
     if (folder / "head.safetensors").is_file() and not args.force:
         print(f"there    {folder} (--force makes it anew)")
         return 0
-    config = training_settings("photos", **{"epochs": args.epochs, "seed": args.seed, "device": args.device or "auto", "workers": 0, **settings(args.set, TrainConfig)})
+    config = training_settings(args.preset, **{"epochs": args.epochs, "seed": args.seed, "device": args.device or "auto", "workers": 0, **settings(args.set, TrainConfig)})
     model.to(choose_device(config.device))
     quiet = {"progress": not args.quiet}
     train, val = (cache_features(model, open_dataset("shapes-wild", split, size=model.config.image_size, n=n, seed=args.seed), 1, **quiet)
