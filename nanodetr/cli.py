@@ -175,7 +175,7 @@ def parser() -> argparse.ArgumentParser:
     add("--resume", action="store_true", help="go on with the run in --out")
     add("--overfit", type=int, metavar="N", help="train and evaluate on the first N images only")
     add("--weights", metavar="CHECKPOINT", help="fine-tune this model (a folder or file in any layout): classes and queries are made to fit the data")
-    add("--from-scratch", action="store_true", default=None, help="photos: begin with random weights, not with what has learned on drawn scenes (nano-shapes, or the head of nanodetr pretrain)")
+    add("--from-scratch", action="store_true", default=None, help="photos: begin with random weights, not with what has learned on drawn scenes (nano-start, or the head of nanodetr pretrain)")
     add("--backbone-weights", metavar="FILE", help="ResNet weights for the backbone of a new model: imagenet (downloads torchvision's), or a file (torchvision's keys; of version 1: --set stride_first=true)")
     add("--freeze-backbone", action="store_true", default=None, help="train only what comes after the backbone")
     add("--num-queries", type=int, metavar="N", help="object queries (default: the preset's or the checkpoint's, or 1.5 for each object of the fullest image)")
@@ -191,7 +191,7 @@ def parser() -> argparse.ArgumentParser:
     add("--quiet", action="store_true", help="no progress bar")
 
     add = command("evaluate", "AP of a model on a data set, or of a COCO results file").add_argument
-    add("model", nargs="?", metavar="MODEL", help="a training's folder, a weights file in any layout, an .onnx of nanodetr export, nano-shapes, or a name on the Hugging Face hub")
+    add("model", nargs="?", metavar="MODEL", help="a training's folder, a weights file in any layout, an .onnx of nanodetr export, nano-shapes or nano-start, or a name on the Hugging Face hub")
     add("--data", help="shapes, shapes-hard, shapes-wild, or the folder of a data set (default: what the model was trained on)")
     add("--split", default="val", help="train, val or test (default: val)")
     add("--protocol", default="coco", choices=("coco", "voc2007", "voc2012"), help="how AP is computed (default: coco)")
@@ -205,7 +205,7 @@ def parser() -> argparse.ArgumentParser:
     add("--quiet", action="store_true", help="no progress bar")
 
     add = command("detect", "find objects in pictures, folders and videos").add_argument
-    add("model", metavar="MODEL", help="a training's folder, a weights file in any layout, an .onnx of nanodetr export, nano-shapes, or a name on the Hugging Face hub")
+    add("model", metavar="MODEL", help="a training's folder, a weights file in any layout, an .onnx of nanodetr export, nano-shapes or nano-start, or a name on the Hugging Face hub")
     add("images", nargs="+", metavar="PICTURE", help="files, folders, patterns in quotes (\"photos/*.jpg\"), videos (with pip install \"nanodetr[video]\")")
     add("--threshold", type=float, default=0.5, help="least probability of a detection, 0 to 1 (default: 0.5)")
     add("--out", metavar="FOLDER", help="where the drawings go (default: detections; with --json or --coco: nothing is drawn). No file is ever written over")
@@ -242,7 +242,7 @@ def parser() -> argparse.ArgumentParser:
     add("--layout", default="nanodetr", choices=("nanodetr", "official", "hf"), help="default: nanodetr")
 
     add = command("export", "write a model as one file for other runtimes: ONNX, or a program of torch.export").add_argument
-    add("source", metavar="RUN_OR_CHECKPOINT", help="a training's folder, a weights file in any layout, nano-shapes, or a name on the Hugging Face hub")
+    add("source", metavar="RUN_OR_CHECKPOINT", help="a training's folder, a weights file in any layout, nano-shapes or nano-start, or a name on the Hugging Face hub")
     add("out", metavar="OUT", help="a new file: OUT.onnx (with pip install \"nanodetr[onnx]\") or OUT.pt2")
     add("--mask", action="store_true", help="a second input, the padding mask, for batches with pictures of different sizes (default: none, as one picture needs no mask)")
     add("--dtype", default="float32", choices=("float32", "float16", "int8"), help="numbers of an .onnx: a half or a third of the size for a little accuracy (default: float32)")

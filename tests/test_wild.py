@@ -152,25 +152,27 @@ def photos(tmp_path_factory):
 def train(*words) -> int: return main(["train", "--quiet", *map(str, words)])
 
 
-def test_photos_begin_from_nano_shapes(photos, tmp_path, capsys):
+@pytest.mark.parametrize("name, words", [("nano-start", ()), ("nano-shapes", ("--preset", "nano"))])
+def test_photos_begin_from_what_has_learned(photos, tmp_path, capsys, name, words):
     out = tmp_path / "run"
-    assert train("--data", photos, "--epochs", 1, "--snapshots", 0, "--out", out) == 0
-    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("start   from nano-shapes")]
+    assert train("--data", photos, *words, "--epochs", 1, "--snapshots", 0, "--out", out) == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith(f"start   from {name}")]
     assert len(said) == 1 and "--from-scratch" in said[0]
-    first, start = load_file(out / "snapshots/epoch-0000.safetensors"), load_file(shipped_models()["nano-shapes"] / "model.safetensors")
+    first, start = load_file(out / "snapshots/epoch-0000.safetensors"), load_file(shipped_models()[name] / "model.safetensors")
     same = {name for name in first if first[name].shape == start[name].shape and torch.equal(first[name], start[name].half())}
     assert {name for name in first if name not in same and not name.startswith("query_embed")} == {name for name in first if "class_head" in name}
-    assert json.loads((out / "run.json").read_text())["weights"] == "nano-shapes"
+    saved = json.loads((out / "run.json").read_text())
+    assert (saved["weights"], saved["preset"]) == (name, "nano-fast" if name == "nano-start" else "nano")
     before = load_file(out / "model.safetensors")
     assert train("--resume", "--out", out) == 0 and "start   from" not in capsys.readouterr().out
     assert all(torch.equal(value, before[name]) for name, value in load_file(out / "model.safetensors").items())
 
 
-@pytest.mark.parametrize("words", [["--from-scratch"], ["--set", "dim=16"], ["--preset", "nano-fast"], ["--weights", "nano-shapes"], ["--preset", "voc", "--backbone-weights", "none"]])
+@pytest.mark.parametrize("words", [["--from-scratch"], ["--set", "dim=16"], ["--weights", "nano-shapes"], ["--preset", "voc", "--backbone-weights", "none"]])
 def test_what_is_asked_for_comes_first(photos, tmp_path, capsys, words):
     assert train("--data", photos, "--dry-run", *words) == 0
     out = capsys.readouterr().out
-    assert "start   from nano" not in out and ("start   from nothing" in out) == (words[0] in ("--set", "--preset") and "--backbone-weights" not in words)
+    assert "start   from nano" not in out and ("start   from nothing" in out) == (words[0] == "--set")
 
 
 @pytest.mark.parametrize("preset", ["photos", "photos-fast"])
@@ -238,7 +240,7 @@ def test_a_head_is_made_once_and_photos_start_from_it(photos, tmp_path, capsys, 
     assert train(*run, "--dry-run") == 2 and "nanodetr pretrain" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words, hint", [(["--images", "3"], "--images is 3"), (["--set", "backbone=conv"], "nano-shapes"), (["--set", "dim=7"], "dim is 7")])
+@pytest.mark.parametrize("words, hint", [(["--images", "3"], "--images is 3"), (["--set", "backbone=conv"], "nano-start"), (["--set", "dim=7"], "dim is 7")])
 def test_pretrain_refuses_nonsense(tmp_path, capsys, words, hint):
     assert main(["pretrain", "--backbone-weights", str(tmp_path / "none.pth"), *words]) == 2 and hint in capsys.readouterr().err
 

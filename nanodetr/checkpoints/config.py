@@ -32,7 +32,7 @@ MODEL_PRESETS = {
     "photos": dict(num_classes=20, trainable_stages=0, dim=128, heads=4, ffn_dim=512, encoder_layers=2, decoder_layers=3,
                    num_queries=20, dropout=0.0, norm_first=True, temperature=20.0, query_start="query",
                    image_size=448, max_size=747),
-    "photos-fast": dict(queries="proposals", cross_attention="conditional", image_size=320, max_size=533),
+    "photos-fast": dict(queries="proposals", cross_attention="conditional", image_size=320, max_size=534),
     "paper": dict(num_classes=91, seal_padding=False),
 }
 for _name in ("nano", "photos"): MODEL_PRESETS[f"{_name}-fast"] = MODEL_PRESETS[_name] | MODEL_PRESETS[f"{_name}-fast"]

@@ -22,7 +22,7 @@ def pretrain_model(args) -> DETR:
     sizes = {"classes": scenes.classes, "num_queries": enough_queries(DETRConfig.preset(args.preset).num_queries, scenes.most),
              "image_size": args.size, "max_size": args.size * 5 // 3}
     config = DETRConfig.preset(args.preset, **{**sizes, **chosen})
-    if config.backbone == "conv": raise UsageError("pretrain is for a frozen ResNet; the small convolutional backbone has nano-shapes: nanodetr train --data FOLDER")
+    if config.backbone == "conv": raise UsageError("pretrain is for a frozen ResNet; the small convolutional backbone has nano-start: nanodetr train --data FOLDER")
     return DETR(config, ResNetBackbone(config.backbone, args.backbone_weights, 0, config.dilation, seal_padding=config.seal_padding, stride_first=config.stride_first))
 
 

@@ -150,7 +150,7 @@ def default_preset(args, source: DETR = None) -> str:
     return "nano-fast" if source is not None and same_architecture(DETRConfig.preset("nano-fast"), source.config) else "nano"
 
 
-STARTS = ("nano-shapes",)  # what a run on a folder begins with: the first one that fits
+STARTS = ("nano-start", "nano-shapes")  # what a run on a folder begins with: the first one that fits
 
 
 def take_start(args) -> None:
