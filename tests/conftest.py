@@ -27,7 +27,7 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "weekly: a kind that another test shows on every change; with NANODETR_SLOW=1 it runs, too")
 
 
-# with `-n 3 --dist loadfile --no-loadscope-reorder` a file's tests share one process, and its slow starts (a site, a browser, a group
+# with `-n 2 --dist loadfile --no-loadscope-reorder` a file's tests share one process, and its slow starts (a site, a browser, a group
 # of processes): the longest files first, so that no process ends with a long one while the other has none
 SLOW_FIRST = ("test_follow", "test_browser", "test_parallel", "test_export", "test_site", "test_explorers", "test_faults")
 
