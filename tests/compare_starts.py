@@ -1,4 +1,4 @@
-"""What a folder of photos is best begun with: random weights, nano-shapes or other weights, with and without mosaics, and a peer.
+"""What a folder of photos is best begun with: random weights, nano-shapes, nano-start or other weights, with and without mosaics, and a peer.
 
     OMP_NUM_THREADS=1 python tests/compare_starts.py FOLDER --minutes 15 --seeds 0 1 2 --split test --turns \\
         --peer resnet50_v1.safetensors --stride-first
@@ -23,7 +23,7 @@ from nanodetr.cli import main as nanodetr
 from nanodetr.commands.evaluate import load_model, open_split
 from nanodetr.evaluation import evaluate
 
-STARTS = {"scratch": ["--from-scratch"], "nano-shapes": ["--weights", "nano-shapes"]}
+STARTS = {"scratch": ["--from-scratch"], "nano-shapes": ["--weights", "nano-shapes"], "nano-start": ["--weights", "nano-start"]}
 
 
 def options(words=None):
@@ -32,7 +32,7 @@ def options(words=None):
     parser.add_argument("--minutes", type=float, default=15)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--split", default="val", choices=("val", "test"))
-    parser.add_argument("--starts", nargs="+", default=list(STARTS), help="scratch, nano-shapes, or what --weights takes: the folder of a run")
+    parser.add_argument("--starts", nargs="+", default=list(STARTS), help="scratch, nano-shapes, nano-start, or what --weights takes: the folder of a run")
     parser.add_argument("--mosaics", type=float, nargs="+", default=[0.0, 0.5])
     parser.add_argument("--turns", action="store_true")
     parser.add_argument("--set", action="append", default=[], help="handed on to nanodetr train")
