@@ -143,14 +143,14 @@ def gpu_script(name):
 
 
 def test_the_trainings_for_a_gpu_rehearse_here(tmp_path, capsys):
-    "Inputs are prepared, two trainings run, and the results lie in the folder."
+    "Inputs are prepared, three trainings run, and the results lie in the folder."
     gpu_script("prepare").main([str(tmp_path / "inputs"), "--tiny"])
     assert json.loads(capsys.readouterr().out)["MB"] < 45
-    assert gpu_script("photos").main([str(tmp_path / "inputs"), "--rehearse", "--data", "bccd", "--recipes", "photos", "faster-rcnn", "--out", str(tmp_path / "out")]) == 0
+    assert gpu_script("photos").main([str(tmp_path / "inputs"), "--rehearse", "--data", "bccd", "--recipes", "photos", "cures", "faster-rcnn", "--out", str(tmp_path / "out")]) == 0
     results = json.loads((tmp_path / "out" / "photos.json").read_text())
-    assert results["device"] == "cpu" and [r["recipe"] for r in results["trainings"]] == ["photos", "faster-rcnn"]
+    assert results["device"] == "cpu" and [r["recipe"] for r in results["trainings"]] == ["photos", "cures", "faster-rcnn"]
     assert all(r["steps"] > 0 and 0 <= r["test"]["AP50"] <= 1 for r in results["trainings"])
-    assert {p.name for p in (tmp_path / "out").iterdir()} == {"photos.json"} | {f"bccd-{r}{end}.png" for r in ("photos", "faster-rcnn") for end in ("", "-loss")}
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"photos.json"} | {f"bccd-{r}{end}.png" for r in ("photos", "cures", "faster-rcnn") for end in ("", "-loss")}
 
 
 def test_weights_in_eight_bits_are_nearly_the_same(tmp_path):
@@ -176,6 +176,6 @@ def test_the_whole_rehearsal(tmp_path):
     done = subprocess.run(["bash", str(script), "--rehearse"], capture_output=True, text=True, env=os.environ | {"OUT": str(tmp_path)})
     assert done.returncode == 0, done.stdout + done.stderr
     steps = json.loads((tmp_path / "steps.json").read_text())
-    assert [s["step"] for s in steps] == ["prepare", "tests", "benchmark", "photos"] and not any(s["exit"] for s in steps)
+    assert [s["step"] for s in steps] == ["prepare", "tests", "row-criterion", "row-transformer", "photos"] and not any(s["exit"] for s in steps)
     assert json.loads((tmp_path / "benchmark.json").read_text())["rows"] and json.loads((tmp_path / "photos.json").read_text())["trainings"]
     assert "skipped=\"0\"" in (tmp_path / "tests.xml").read_text() and (tmp_path / "syncs.json").exists()

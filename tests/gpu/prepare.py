@@ -1,6 +1,6 @@
 """What travels to the GPU machine, which has no network: one folder that git ignores, of at most 45 MB.
 
-    python tests/gpu/prepare.py gpu_inputs --data DIR --backbone-weights FILE [--peers DIR]
+    python tests/gpu/prepare.py gpu_inputs --data DIR --backbone-weights FILE [--peers DIR] [--quality N]
     python tests/gpu/prepare.py gpu_inputs --tiny        drawn pictures and random weights, for the rehearsal
 
 DIR holds bccd/ and cards/ in Pascal VOC's layout; FILE is a headless or whole torchvision ResNet-50. Pictures are made smaller
@@ -21,7 +21,7 @@ from torchvision.models import resnet18
 LIMIT = 45_000_000
 
 
-def shrink(source: Path, target: Path, side: int = 640, quality: int = 65) -> None:
+def shrink(source: Path, target: Path, side: int = 640, quality: int = 55) -> None:
     "A data set in Pascal VOC's layout, its pictures at most `side` pixels long. Boxes shrink along."
     import xml.etree.ElementTree as ET
 
@@ -85,12 +85,13 @@ def main(arguments: list = None) -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--backbone-weights", type=Path)
     parser.add_argument("--peers", type=Path, default=os.environ.get("NANODETR_PEERS"))
+    parser.add_argument("--quality", type=int, default=55, help="of the JPEGs, 1 to 95")
     parser.add_argument("--tiny", action="store_true")
     args = parser.parse_args(arguments)
     if not args.tiny and not (args.data and args.backbone_weights): parser.error("give --data and --backbone-weights, or --tiny")
     args.folder.mkdir(parents=True, exist_ok=True)
     for name in ("bccd", "cards"):
-        draw(args.folder / name) if args.tiny else shrink(args.data / name, args.folder / name)
+        draw(args.folder / name) if args.tiny else shrink(args.data / name, args.folder / name, quality=args.quality)
     state = resnet18().state_dict() if args.tiny else load_file(args.backbone_weights)
     save_file(to_bytes(state), args.folder / "backbone.safetensors")
     if args.peers and not (args.folder / "peers").exists(): shutil.copytree(args.peers, args.folder / "peers", ignore=shutil.ignore_patterns("__pycache__"))

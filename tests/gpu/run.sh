@@ -3,12 +3,17 @@
 # safetensors, matplotlib, tqdm and pytest; transformers and timm for one of the peers. No network, no nbdev.
 #
 #   python tests/gpu/prepare.py gpu_inputs --data DIR --backbone-weights FILE     first, on a machine that has the data
-#   OUT=results bash tests/gpu/run.sh                                             on the GPU machine
+#   OUT=results bash tests/gpu/run.sh [PART...]                                   on the GPU machine
 #   OUT=results bash tests/gpu/run.sh --rehearse                                  the same steps, tiny, on a CPU
 #
-# INPUTS names the prepared folder (default: gpu_inputs). Into $OUT go steps.json (which step took how long and how it ended),
-# a log per step, tests.xml, syncs.json, benchmark.json (for NANODETR_GPU_BENCHMARK of notebook 17), photos.json and pictures.
-# A step that fails does not stop the others; the exit status then is 1.
+# PART: tests, benchmark, screening, bccd, cards; without any: all but screening. INPUTS names the prepared folder (default:
+# gpu_inputs), SECONDS_EACH how long each training of bccd and cards lasts (default: 60), RECIPES which (see photos.py).
+#
+# What is not timed runs side by side first: the tests, the screening (recipes of photos.py for 60 seconds each, judged on
+# validation data), and what torch.compile has to compile, which the timed rows then find in its cache. Into $OUT go
+# steps.json (which step took how long and how it ended), a log per step, tests.xml, syncs.json, benchmark.json (for
+# NANODETR_GPU_BENCHMARK of notebook 17), a photos.json and pictures for each data set. A step that fails does not stop the
+# others; the exit status then is 1.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 : "${OUT:?where should the results go? as in: OUT=results bash tests/gpu/run.sh}"
@@ -16,16 +21,31 @@ mkdir -p "$OUT"
 OUT=$(cd "$OUT" && pwd)
 export OUT PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" MPLBACKEND=agg PYTHONDONTWRITEBYTECODE=1 TOKENIZERS_PARALLELISM=false
 inputs=${INPUTS:-gpu_inputs}
-status=0 steps=""
+rm -f "$OUT/steps.jsonl"
 
 step() {  # step NAME SECONDS COMMAND...: at most so long; its output in $OUT/NAME.log
   local name=$1 most=$2 code=0 start=$SECONDS
   shift 2
-  timeout -k 10 "$most" "$@" > "$OUT/$name.log" 2>&1 || { code=$?; status=1; }
+  timeout -k 10 "$most" "$@" > "$OUT/$name.log" 2>&1 || code=$?
   echo "$name: exit $code after $((SECONDS - start)) s"
   [ "$code" = 0 ] || tail -n 5 "$OUT/$name.log"
-  steps="$steps${steps:+, }{\"step\": \"$name\", \"exit\": $code, \"seconds\": $((SECONDS - start))}"
-  echo "[$steps]" > "$OUT/steps.json"
+  echo "{\"step\": \"$name\", \"exit\": $code, \"seconds\": $((SECONDS - start))}" >> "$OUT/steps.jsonl"
+}
+
+rows() {  # rows ROW...: each in a process of its own, so that one that fails leaves the others; together in benchmark.json
+  local row
+  for row in "$@"; do step "row-$row" 90 sh -c "python -m nanodetr.benchmark $row $timing --json > '$OUT/row-$row.json'"; done
+  python - "$OUT" <<'END'
+import json, sys
+from pathlib import Path
+found = [json.loads(path.read_text()) for path in sorted(Path(sys.argv[1]).glob("row-*.json")) if path.stat().st_size]
+if found: (Path(sys.argv[1]) / "benchmark.json").write_text(json.dumps(found[0] | {key: [x for one in found for x in one[key]] for key in ("rows", "failed")}, indent=1))
+END
+}
+
+finish() {
+  python -c 'import json, sys; print(json.dumps([json.loads(line) for line in sys.stdin], indent=1))' < "$OUT/steps.jsonl" > "$OUT/steps.json"
+  ! grep -qv '"exit": 0,' "$OUT/steps.jsonl"
 }
 
 if [ "${1:-}" = "--rehearse" ]; then
@@ -34,15 +54,33 @@ if [ "${1:-}" = "--rehearse" ]; then
   step prepare 120 python tests/gpu/prepare.py "$inputs" --tiny
   [ -d "$inputs/peers" ] && export NANODETR_PEERS="$inputs/peers"
   step tests 300 python -m pytest tests/gpu -m gpu -q -p no:cacheprovider --junitxml "$OUT/tests.xml"
-  step benchmark 300 sh -c 'python -m nanodetr.benchmark criterion transformer --tiny --repeats 1 --arithmetic fp32 bf16 --json > "$OUT/benchmark.json"'
+  timing="--tiny --repeats 1 --arithmetic fp32 bf16"
+  rows criterion transformer
   step photos 300 python tests/gpu/photos.py "$inputs" --rehearse --data bccd --out "$OUT"
-else
-  [ -f "$inputs/backbone.safetensors" ] || { echo "$inputs is not there: make it with tests/gpu/prepare.py, or name it with INPUTS" >&2; exit 2; }
-  [ -d "$inputs/peers" ] && export NANODETR_PEERS="$PWD/$inputs/peers"
-  python -c 'import torch; print(torch.cuda.get_device_name(), torch.__version__)' || { echo "torch sees no GPU here: --rehearse runs on a CPU" >&2; exit 2; }
-  step tests 75 python -m pytest tests/gpu -m gpu -q -p no:cacheprovider --junitxml "$OUT/tests.xml"
-  step benchmark 150 sh -c 'python -m nanodetr.benchmark --device cuda --repeats 9 --json > "$OUT/benchmark.json"'
-  step bccd 175 python tests/gpu/photos.py "$inputs" --data bccd --seconds 42 --out "$OUT/bccd"
-  step cards 175 python tests/gpu/photos.py "$inputs" --data cards --seconds 42 --out "$OUT/cards"
+  finish
+  exit
 fi
-exit $status
+
+[ -f "$inputs/backbone.safetensors" ] || { echo "$inputs is not there: make it with tests/gpu/prepare.py, or name it with INPUTS" >&2; exit 2; }
+[ -d "$inputs/peers" ] && export NANODETR_PEERS="$PWD/$inputs/peers"
+python -c 'import torch; print(torch.cuda.get_device_name(), torch.__version__)' || { echo "torch sees no GPU here: --rehearse runs on a CPU" >&2; exit 2; }
+parts=" ${*:-tests benchmark bccd cards} "
+wanted() { [[ $parts == *" $1 "* ]]; }
+
+wanted tests && step tests 120 python -m pytest tests/gpu -m gpu -q -p no:cacheprovider --junitxml "$OUT/tests.xml" &
+if wanted screening; then
+  for recipe in ${RECIPES:-cures cures-dc5 cures-256 cures-deformable cures-quality}; do
+    step "screening-$recipe" 130 python tests/gpu/photos.py "$inputs" --data bccd --seconds 60 --recipes "$recipe" --splits val --workers 2 --out "$OUT/screening/$recipe" &
+  done
+fi
+if wanted benchmark; then
+  export TORCHINDUCTOR_COMPILE_THREADS=4
+  for row in inference-1 inference-8 step transformer; do step "compiling-$row" 130 python -m nanodetr.benchmark $row --device cuda --repeats 1 & done
+fi
+wait
+timing="--device cuda --repeats 9"
+wanted benchmark && rows inference-1 inference-8 step transformer criterion memory
+for name in bccd cards; do
+  wanted $name && step $name 420 python tests/gpu/photos.py "$inputs" --data $name --seconds "${SECONDS_EACH:-60}" ${RECIPES:+--recipes $RECIPES} --out "$OUT/$name"
+done
+finish
