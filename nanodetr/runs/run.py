@@ -56,7 +56,9 @@ def check_batch(images: Tensor, targets: list, number: int = 0) -> None:
     "DataError for a collated micro-batch (the `number`th of its step) that holds what is no picture in 0..1 or no box in fractions. Labels too large are found by the loss."
     low, high = images.aminmax() if images.shape[1] == 3 and images.is_floating_point() else (images.new_zeros(()), images.new_zeros(()))
     boxes, labels = torch.cat([target["boxes"].reshape(-1, 4) for target in targets]), torch.cat([target["labels"].reshape(-1) for target in targets])
-    values = torch.stack([low, high, *(boxes.aminmax() if len(boxes) else ())]).tolist() if images.is_floating_point() and boxes.is_floating_point() else [math.nan]
+    values = [math.nan]
+    if images.is_floating_point() and boxes.is_floating_point():  # pictures may lie on a GPU while their boxes do not
+        values = [x for pair in ((low, high), boxes.aminmax() if len(boxes) else ()) if pair for x in torch.stack(pair).tolist()]
     fine = -0.5 <= values[0] and values[1] <= 1.5 and (len(values) < 4 or values[2] >= 0 and values[3] <= 1.01) if len(values) > 1 else False
     if fine and not labels.is_floating_point() and all(target["boxes"].shape == (len(target["labels"]), 4) for target in targets): return
     for position, target in enumerate(targets):

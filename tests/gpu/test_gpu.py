@@ -112,8 +112,12 @@ def test_resume_goes_on_where_it_stopped(tmp_path):
     again = model()
     history = fit(again, shapes, config=TrainConfig(epochs=2, **settings), out=tmp_path / "part", resume=True, progress=False)
     assert history[-1]["step"] == 4
-    pairs = list(zip(whole.state_dict().values(), again.state_dict().values()))
-    assert difference([a for a, _ in pairs], [b for _, b in pairs]) < 5e-3
+    # answers, not weights: where a gradient is 0 but for rounding (the bias of keys), Adam's first steps follow the rounding
+    images = torch.stack([shapes[i][0] for i in range(8)])
+    with torch.no_grad(): answers = [(lambda out: (out.logits, out.boxes))(each.cpu().eval()(images)) for each in (whole, again, part)]
+    resumed, halfway = difference(answers[1], answers[0]), difference(answers[2], answers[0])
+    if "OUT" in os.environ: (Path(os.environ["OUT"]) / "resume.json").write_text(json.dumps({"resumed": resumed, "one epoch less": halfway}))
+    assert resumed < 0.1 * halfway
     DETR.from_pretrained(tmp_path / "part")
     assert torch.load(tmp_path / "part" / "checkpoint.pt", map_location="cpu", weights_only=True)["step"] == 4
 
@@ -138,7 +142,8 @@ def waits(work) -> Counter:
 def test_nothing_but_the_matcher_waits_for_the_gpu():
     """Forward and backward pass never wait. The loss waits for the costs that the matcher needs on the CPU, and hands its matches back.
 
-    What a whole training step waits for is written to $OUT/syncs.json.
+    A training step waits twice more: to see that the loss is finite before weights change, and for the numbers of the log.
+    Which lines waited how often is written to $OUT/syncs.json.
     """
     model, (images, mask, targets) = our_model(TINY).to(DEVICE).train(), step_batch(TINY, DEVICE)
     targets, criterion = moved(targets), SetCriterion(91).to(DEVICE)
@@ -148,8 +153,11 @@ def test_nothing_but_the_matcher_waits_for_the_gpu():
     out = model(images, mask)
     loss = waits(lambda: criterion.total(criterion(out, targets)).backward())
     trainer = RunTrainer(our_model(TINY), TrainConfig.preset("paper", device=DEVICE, batch_size=2, accumulate=1), 100)
-    trainer.train_step([(images, mask, targets)])
-    step = waits(lambda: trainer.train_step([(images, mask, targets)]))
+    batch = step_batch(TINY, "cpu")  # as a loader hands it over
+    trainer.train_step([step_batch(TINY, DEVICE)])  # the pictures on the GPU, their boxes not: that works, too
+    trainer.train_step([batch])
+    step = waits(lambda: trainer.train_step([batch]))
     if "OUT" in os.environ: (Path(os.environ["OUT"]) / "syncs.json").write_text(json.dumps({"loss": loss, "step": step}, indent=1))
     strangers = [place for place in loss if not place.startswith(("matching.py", "loss.py"))]
+    strangers += [place for place in step if not place.startswith(("matching.py", "loss.py", "training.py"))]
     assert not strangers
