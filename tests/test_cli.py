@@ -174,7 +174,7 @@ def test_too_few_queries_are_made_more(voc, run_folder, tmp_path, capsys):
 
 
 def test_a_frozen_backbone_stays(voc, small_resnet, tmp_path, capsys):
-    arguments = ["train", "--data", str(voc), "--weights", str(small_resnet), "--epochs", "2", "--batch-size", "4", "--lr", "0.01", "--quiet"]
+    arguments = ["train", "--data", str(voc), "--weights", str(small_resnet), "--epochs", "1", "--batch-size", "4", "--lr", "0.01", "--quiet"]
     assert main([*arguments, "--freeze-backbone", "--out", str(tmp_path / "frozen")]) == 0
     assert "of them trained" in capsys.readouterr().out
     assert main([*arguments, "--out", str(tmp_path / "free")]) == 0
