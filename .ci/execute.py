@@ -36,7 +36,9 @@ def smaller(png: bytes) -> bytes:
 
     And nowhere in a square of 2 x 2 pixels: a dot or a line that has another colour is few pixels, and everything to its reader.
     """
-    picture = Image.open(io.BytesIO(png)).convert("RGBA")
+    picture = Image.open(io.BytesIO(png))
+    if picture.mode == "P": return png  # it was made smaller before: a second time would add to what is off
+    picture = picture.convert("RGBA")
     if np.asarray(picture)[..., 3].min() < 255: return png
     picture = picture.convert("RGB")
     for colours in (48, 64, 96, 128, 192):
@@ -47,7 +49,9 @@ def smaller(png: bytes) -> bytes:
         out = io.BytesIO()
         few.save(out, "PNG", optimize=True)
         return out.getvalue() if out.tell() < 0.95 * len(png) else png
-    return png
+    out = io.BytesIO()  # a picture that needs all of its colours: without the layer that says it is opaque
+    picture.save(out, "PNG", optimize=True)
+    return out.getvalue() if out.tell() < 0.95 * len(png) else png
 
 
 def with_smaller_figures(notebook):

@@ -136,3 +136,32 @@ def test_the_plain_core_stays_small():
                    for k in range(node.lineno, node.end_lineno + 1)}
         lines += sum(bool(line.strip()) and not line.strip().startswith("#") and k not in strings for k, line in enumerate(text.split("\n"), 1))
     assert lines < 900
+
+
+def test_saved_figures_are_small_and_not_reduced_twice():
+    "Few colours become a palette, once; a picture that needs all of its colours keeps every one."
+    import importlib.util
+    import io
+
+    import numpy as np
+    from PIL import Image
+
+    root = Path(__file__).parent.parent
+    spec = importlib.util.spec_from_file_location("execute", root / ".ci" / "execute.py")
+    execute = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(execute)
+
+    def png(pixels):
+        out = io.BytesIO()
+        Image.fromarray(pixels).convert("RGBA").save(out, "PNG")
+        return out.getvalue()
+    opened = lambda data: Image.open(io.BytesIO(data))
+    noise = png(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    whole = execute.smaller(noise)
+    assert len(whole) < len(noise) and np.array_equal(np.asarray(opened(whole).convert("RGB")), np.asarray(opened(noise).convert("RGB")))
+    plain = np.zeros((64, 64, 3), dtype=np.uint8)
+    plain[8:20, 8:40] = 200, 80, 20
+    few = execute.smaller(png(np.kron(plain, np.ones((4, 4, 1), dtype=np.uint8))))
+    assert opened(few).mode == "P" and execute.smaller(few) == few
+    ours = [path for path in (root / "nbs").rglob("*.ipynb") if not {".ipynb_checkpoints", "work"} & set(path.relative_to(root).parts)]
+    assert sum(path.stat().st_size for path in ours) < 10_000_000, "the notebooks have over 10 MB: fewer or smaller figures, or `python .ci/execute.py --figures`"
