@@ -168,6 +168,8 @@ def test_the_script_knows_what_it_needs(tmp_path):
     assert "where should the results go" in run().stderr
     missing = run(OUT=str(tmp_path / "out"), INPUTS=str(tmp_path / "nothing"))
     assert missing.returncode == 2 and "prepare.py" in missing.stderr
+    unknown = subprocess.run(["bash", str(script), "test"], capture_output=True, text=True, env=os.environ | {"OUT": str(tmp_path / "out")})
+    assert unknown.returncode == 2 and "no part test: choose of tests" in unknown.stderr
 
 
 @SLOW

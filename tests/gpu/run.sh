@@ -19,9 +19,12 @@ cd "$(dirname "$0")/../.."
 : "${OUT:?where should the results go? as in: OUT=results bash tests/gpu/run.sh}"
 mkdir -p "$OUT"
 OUT=$(cd "$OUT" && pwd)
+for part in "$@"; do
+  [[ " --rehearse tests benchmark screening bccd cards " == *" $part "* ]] || { echo "there is no part $part: choose of tests, benchmark, screening, bccd and cards, or --rehearse" >&2; exit 2; }
+done
 export OUT PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" MPLBACKEND=agg PYTHONDONTWRITEBYTECODE=1 TOKENIZERS_PARALLELISM=false
 inputs=${INPUTS:-gpu_inputs}
-rm -f "$OUT/steps.jsonl"
+rm -f "$OUT"/steps.jsonl "$OUT"/row-*.json
 
 step() {  # step NAME SECONDS COMMAND...: at most so long; its output in $OUT/NAME.log
   local name=$1 most=$2 code=0 start=$SECONDS
@@ -34,7 +37,7 @@ step() {  # step NAME SECONDS COMMAND...: at most so long; its output in $OUT/NA
 
 rows() {  # rows ROW...: each in a process of its own, so that one that fails leaves the others; together in benchmark.json
   local row
-  for row in "$@"; do step "row-$row" 90 sh -c "python -m nanodetr.benchmark $row $timing --json > '$OUT/row-$row.json'"; done
+  for row in "$@"; do step "row-$row" 150 sh -c "python -m nanodetr.benchmark $row $timing --json > '$OUT/row-$row.json'"; done
   python - "$OUT" <<'END'
 import json, sys
 from pathlib import Path
