@@ -9,6 +9,7 @@ __all__ = ['proofs', 'needed', 'run_here', 'where', 'Bones', 'hint_text', 'Coach
 import ast
 import io
 import os
+import re
 import sys
 import time
 import traceback
@@ -152,7 +153,8 @@ class Coach:
         if failure is None: return print(self.praise(key, text, count))
         self.right.discard(key)
         self.tries[key] += 1
-        place = "it does not run" if failure.cell == piece.cell and not piece.line else "not yet right"
+        proved = failure.line and not re.match(r"(?!Assertion)\w+Error\b", failure.says)  # it ran, and an assertion failed
+        place = "it does not run" if failure.cell == piece.cell and not piece.line and not proved else "not yet right"
         print(f"{key}: {place}. {failure.says}\n{self.further(key)}")
 
     def praise(self, key: str, text: str, count: int) -> str:

@@ -20,6 +20,8 @@ from pathlib import Path
 
 import pytest
 
+from nanodetr import follow
+
 ROOT = Path(__file__).resolve().parent.parent
 SCREENSHOTS = Path(os.environ.get("SCREENSHOTS") or ROOT / ".screenshots")
 # (notebook, a variable: the explorer is shown by the first cell that has this word and shows a widget, the control's label, what the
@@ -58,6 +60,19 @@ LIVE = [
     ("09_matching.ipynb", "explorer", "matching", "table", (0.3, 0.4), ("query", "object"), {"l1": 0.0}, "less in all"),
     ("11_training.ipynb", "explorer", "replay", "curves", (0.6, 0.4), ("moment",), {"query": 4}, "Before the training"),
 ]
+# the training and the playground that one meddles with
+BY_HAND = """
+from nanodetr.data import ShapesDataset
+from nanodetr.explorers.live_training import train_live
+from nanodetr.explorers.playground import explore_live
+val = ShapesDataset("val", n=4)
+===
+live = train_live(ShapesDataset("train", n=64), [val[i] for i in range(4)])
+live
+===
+playground = explore_live()
+playground
+"""
 # console errors that are nobody's fault (patterns, each with its reason): none so far
 ALLOWED = []
 BADGE = '<svg xmlns="http://www.w3.org/2000/svg" width="117" height="20"><rect width="117" height="20" fill="#777"/></svg>'
@@ -129,6 +144,8 @@ def lab(chromium, tmp_path_factory):
     cell = lambda source: {"cell_type": "code", "execution_count": None, "metadata": {}, "outputs": [], "source": source.strip()}
     (home / "nbs" / "drawn.ipynb").write_text(json.dumps({"cells": [cell(source) for source in DRAWN_BY_PYTHON.split("===")], "nbformat": 4, "nbformat_minor": 4,
                                                          "metadata": {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}}))
+    (home / "nbs" / "hand.ipynb").write_text(json.dumps({**json.loads((home / "nbs" / "drawn.ipynb").read_text()), "cells": [cell(source) for source in BY_HAND.split("===")]}))
+    follow.begin(ROOT, "05_attention", folder=home / "nbs")
     folders = {f"JUPYTER_{name}_DIR": str(home / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")}
     # what would pop up over the page, or fetch something
     settings = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True}}
@@ -185,12 +202,17 @@ class Page:
         "The value of a JavaScript function of (the notebook's panel, argument)."
         return self.page.evaluate(f"argument => (async (panel, argument) => {{{script}}})(jupyterapp.shell.currentWidget, argument)", argument)
 
-    def run_all(self, seconds=240):
+    def wakes(self):
+        "Itself, once its kernel answers."
         self.page.locator(".jp-Notebook .jp-CodeCell").first.wait_for(timeout=60_000)
         self.ask("""window.ready = window.ran = null;
             (async () => { await panel.context.ready; await panel.sessionContext.ready; await panel.sessionContext.session.kernel.info;
                            window.ready = true })().catch(error => window.ready = String(error))""")
         assert wait_until(lambda: self.ask("return window.ready"), 90, f"the kernel of {self.notebook}") is True
+        return self
+
+    def run_all(self, seconds=240):
+        self.wakes()
         self.ask("""jupyterapp.commands.execute('notebook:run-all-cells').then(() => window.ran = true, error => window.ran = String(error))""")
         ran = wait_until(lambda: self.ask("return window.ran"), seconds, lambda: f"{self.notebook} to run; now at\n{self.running()}")
         assert not (errors := self.errors()), f"{self.notebook}: {errors}"
@@ -323,6 +345,7 @@ def opened(chromium, lab, request):
     def opened(notebook, variable):
         page = Page(chromium, lab, notebook)
         pages.append((page, f"{Path(notebook).stem}-{variable}"))
+        if variable == "": return page.wakes()
         page.run_all()
         return page.explorer(variable) if variable else page
     yield opened
@@ -418,3 +441,78 @@ def test_a_live_explorer_follows_hand_and_kernel(opened, notebook, variable, mod
     assert spent < 200  # 16 ms are meant, on a quiet machine
     nothing = root.locator("canvas").evaluate_all("all => all.filter(canvas => canvas.clientWidth && !canvas.getAttribute('aria-label')).map(canvas => canvas.dataset.name)")
     assert not nothing, f"canvases that say nothing to who cannot see them: {nothing}"
+
+
+@pytest.mark.weekly
+def test_a_training_is_run_paused_and_changed_by_hand(opened):
+    explorer = opened("hand.ipynb", "live")
+    page, words = explorer.page, explorer.words
+    press = lambda word: explorer.place.locator("button").filter(has_text=word).first.click()
+    steps = lambda: page.kernel("len(live.pupils['nano'].losses)")
+    before = explorer.rests()
+    assert "Before the training" in words() and steps() == 0
+    press("one step")
+    assert explorer.changes(before) and steps() == 1 and "After 1 step " in words()
+    press("run")
+    wait_until(lambda: steps() >= 5, 60, "five steps")
+    assert explorer.changes(explorer.digest()), "it trains, and the picture stands still"
+    press("run")  # once more: it rests
+    rest = explorer.rests(2)
+    count = steps()
+    assert explorer.digest() == rest and steps() == count and f"After {count} steps" in words()
+    rate = "live.pupils['nano'].trainer.optimizer.param_groups[0]['base_lr']"
+    before = page.kernel(rate)
+    explorer.step("rate x")
+    wait_until(lambda: page.kernel(rate) != before, 10, "another rate")
+    press("from the start")
+    assert explorer.changes(rest) and "Before the training" in words() and steps() == 0
+    assert page.kernel("[live.stop(), live.thread is None][1]")
+
+
+@pytest.mark.weekly
+def test_the_playground_plays_in_a_notebook(opened):
+    page = opened("hand.ipynb", None)
+    page.go_to("playground")
+    root = page.page.locator(".jp-Notebook .ndx-playground[data-answers]").first
+    root.wait_for(timeout=60_000)
+
+    def found():
+        wait_until(lambda: root.get_attribute("data-idle") == "true", 30, "the kernel's answer")
+        return {d["label"]: d for d in json.loads(root.get_attribute("data-detections"))}
+    first = found()
+    assert sorted(first) == ["cross", "ellipse", "rectangle", "triangle"]
+    cells = page.ask("return panel.content.model.cells.length")
+    root.locator("[data-thing='0']").focus()  # the ellipse
+    for _ in range(6): page.page.keyboard.press("ArrowRight")
+    wait_until(lambda: "ellipse" in found() and found()["ellipse"]["box"][0] > first["ellipse"]["box"][0] + 3, 30, lambda: f"its box to follow: {found()}")
+    page.page.keyboard.press("Delete")
+    wait_until(lambda: "ellipse" not in found(), 30, "it to be gone")
+    assert page.ask("return panel.content.model.cells.length") == cells, "the keys were the notebook's"
+
+
+@pytest.mark.weekly
+def test_the_coach_answers_below_what_was_typed(opened):
+    page = opened("work/05_attention.ipynb", "")  # nothing is run yet
+    first = "plain_attention"
+    index = page.ask("""return [...panel.content.model.cells].findIndex(cell => cell.sharedModel.getSource().startsWith('def ' + argument))""", first)
+    page.ask("""panel.content.activeCellIndex = argument; await panel.content.scrollToItem(argument, 'start');
+        await jupyterapp.commands.execute('notebook:run-all-above')""", index)
+
+    def written(answer):
+        "What the coach says below, when the body is `answer`."
+        page.ask("panel.content.activeCellIndex = argument; await panel.content.scrollToItem(argument, 'start')", index)
+        page.page.locator(f'.jp-Notebook .jp-Cell[data-windowed-list-index="{index}"] .cm-content').click()
+        page.page.keyboard.press("Control+A")
+        page.page.keyboard.insert_text(f"def {first}(query, key, value):\n{answer}")
+        page.page.keyboard.press("Shift+Enter")
+        page.page.keyboard.press("Shift+Enter")
+        text = """const outputs = panel.content.model.cells.get(argument).outputs, found = [];
+            for (let i = 0; i < outputs.length; i++) { const output = outputs.get(i).toJSON(); found.push([].concat(output.text ?? output.evalue ?? '').join('')) }
+            return panel.content.model.cells.get(argument).executionCount && found.join('')"""
+        said = wait_until(lambda: page.ask(text, index + 1), 60, "the coach to say something")
+        page.ask("await jupyterapp.commands.execute('notebook:clear-all-cell-outputs')")
+        return said
+    wrong = written("    weights = (query @ key.T).softmax(0)\n    return weights @ value, weights")
+    assert "not yet right" in wrong and "hint=1" in wrong
+    right = written("    scores = query @ key.transpose(-2, -1)\n    weights = scores.softmax(dim=-1)\n    return weights @ value, weights")
+    assert f"{first}" in right and "right" in right and "not yet" not in right

@@ -184,7 +184,7 @@ class LiveTraining(widgets.VBox):
             steps = len(next(iter(moment.values()))[0])
             found = [f"{name} finds {sum(map(sum, seen['found']))} of {sum(map(len, seen['found']))} objects" + (f" at a loss of {losses[-1]:.2f}" if losses else "")
                      for name, (losses, seen) in moment.items()]
-            self.sentence = (f"After {steps} steps " if steps else "Before the training ") + "; ".join(found) + "."
+            self.sentence = (f"After {steps} step{'s' * (steps > 1)} " if steps else "Before the training ") + "; ".join(found) + "."
             self.words.value = html.escape(self.sentence)
 
     def start(self) -> "LiveTraining":
