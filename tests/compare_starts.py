@@ -3,7 +3,8 @@
     OMP_NUM_THREADS=1 python tests/compare_starts.py FOLDER --minutes 15 --seeds 0 1 2 --split test --turns \\
         --peer resnet50_v1.safetensors --stride-first
 
-Each run has the same budget of processor time on one thread: a first epoch is timed, and as many are trained as fit. The
+Each run has the same budget of processor time on one thread: one epoch and three are timed, and as many are trained as fit;
+--epochs sets their number instead (on a busy machine, from an earlier pace). The
 best weights by validation count. --split val (the default) is for choosing, and test is for once, at the end. --peer: also
 torchvision's Faster R-CNN on a frozen ResNet-50 from FILE, with the same minutes (tests/peer_faster_rcnn.py). Runs and
 their scores stay in --out, so an interrupted comparison goes on where it stopped. On a shared machine, processor time
@@ -31,6 +32,7 @@ def options(words=None):
     parser.add_argument("data")
     parser.add_argument("--minutes", type=float, default=15)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--epochs", type=int, help="in place of what fits into the minutes")
     parser.add_argument("--split", default="val", choices=("val", "test"))
     parser.add_argument("--starts", nargs="+", default=list(STARTS), help="scratch, nano-shapes, nano-start, or what --weights takes: the folder of a run")
     parser.add_argument("--mosaics", type=float, nargs="+", default=[0.0, 0.5])
@@ -51,15 +53,21 @@ def train(args, start: str, mosaic: float, seed: int, out: Path, epochs: int) ->
     return time.process_time() - begun
 
 
+def pilot_epochs(args, start: str, mosaic: float, seed: int) -> int:
+    "How many epochs fit into the minutes."
+    pilot = args.out / f"pilot-{time.time_ns()}"
+    train(args, start, mosaic, seed, pilot / "0", 1)  # the first training in a process is slower: it would make the next ones look fast
+    one, three = train(args, start, mosaic, seed, pilot / "1", 1), train(args, start, mosaic, seed, pilot / "3", 3)
+    return max(1, 1 + int((60 * args.minutes - one) / max((three - one) / 2, 1e-3)))
+
+
 def run(args, start: str, mosaic: float, seed: int) -> dict:
     "The scores of one run, trained now or found in --out."
     out = args.out / f"{Path(args.data).name}-{Path(start).name}-mosaic{mosaic:g}-seed{seed}"
     done = out / f"{args.split}.json"
     if done.exists(): return json.loads(done.read_text())
     if not (out / "model.safetensors").exists():
-        pilot = args.out / f"pilot-{time.time_ns()}"
-        one, three = train(args, start, mosaic, seed, pilot / "1", 1), train(args, start, mosaic, seed, pilot / "3", 3)
-        epochs = max(1, 1 + int((60 * args.minutes - one) / max((three - one) / 2, 1e-3)))
+        epochs = args.epochs or pilot_epochs(args, start, mosaic, seed)
         seconds = train(args, start, mosaic, seed, out, epochs)
         (out / "spent.json").write_text(json.dumps({"seconds": seconds, "epochs": epochs}))
     data, model = open_split(args.data, args.split, load_model(out, "cpu"))

@@ -391,7 +391,7 @@ def test_decoder_explorer_leaves_a_query_out(visit, site):
     assert not root.locator("canvas[data-name=without]").is_visible()
     root.locator("input[data-key=leave_out]").nth(out + 1).check(force=True)
     settle(page)
-    assert root.locator("canvas[data-name=without]").is_visible() and len(passes) == told["queries"] + 1
+    assert root.locator("canvas[data-name=without]").is_visible() and len(passes) == told["queries"] + 3  # none, self-attention, positions
     assert list(map(float, state(root, "scores").split(","))) == pytest.approx(final(out), abs=1e-3)
     root.locator("input[data-key=query]").nth(rises(out)[0]).check(force=True)
     settle(page)
@@ -402,6 +402,14 @@ def test_decoder_explorer_leaves_a_query_out(visit, site):
     page.keyboard.press("ArrowDown")  # the next layer
     settle(page)
     assert state(root, "layer") == "3" and state(root, "listens") != before
+    for part, name in ((-2, "self-attention"), (-3, "positions")):
+        root.locator("input[data-key=leave_out]").nth(told["queries"] - 1 - part).check(force=True)
+        settle(page)
+        sure = sum(score > 0.5 for score in final(part))
+        assert list(map(float, state(root, "scores").split(","))) == pytest.approx(final(part), abs=1e-3)
+        assert f"Without {name}, {sure} quer" in root.locator("[data-name=sentence]").text_content()
+        assert root.locator("canvas[data-name=without]").is_visible() and set(state(root, "listens").split(",")) == {"0.000"} if part == -2 else True
+        keep(root, f"decoder_without_{name}")
 
 
 def test_replay_plays_and_follows_a_query(visit, site):

@@ -1,6 +1,7 @@
 // What one query looks at: its box after each layer, the image layer by layer, and the other queries; also when one of them is not asked.
 import {INK, LIT, Frame, argmax, cellsIn, clamp, drawMap, forNotebook, iou, labels, list, loadImage, number, outline, percent, photo, unpacked, write} from "./core.js";
 
+const WITHOUT = {"-2": "self-attention", "-3": "positions"};  // what can be left out besides a query
 const SHARED = "#2678D1", ELSEWHERE = "#98A2B3";
 
 // the other queries whose xyxy boxes overlap that of `query` by an IoU above one half
@@ -13,17 +14,17 @@ export async function mount(place, data, given = {}, changed = () => {}) {
   const frame = new Frame(place, "decoder_attention", {image: 0, query: 0, layer: Math.min(2, layers), leave_out: -1, smooth: true, ...given}, changed);
 
   if (scenes.length > 1) frame.pills("image", "image", scenes.map((scene, k) => [scene.image, k]), {pictures: true, texts: scenes.map((_, k) => `image ${k}`)});
-  const all = Array.from({length: queries}, (_, q) => q), canLeave = Object.keys(scenes[0].passes).length > 1;
+  const all = Array.from({length: queries}, (_, q) => q), canLeave = Object.keys(scenes[0].passes).length > 1, parts = [-2, -3].filter(out => out in scenes[0].passes);
   if (queries <= 16) frame.pills("query", "query", all.map(q => [`q${q}`, q]));
   else frame.range("query", "query", 0, queries - 1, 1, {wide: true, show: q => `q${q}`});
   frame.pills("layer", "layer", Array.from({length: layers}, (_, l) => [String(l + 1), l + 1]));
-  if (canLeave && queries <= 16) frame.pills("leave_out", "leave out", [["none", -1], ...all.map(q => [`q${q}`, q])]);
-  else if (canLeave) frame.range("leave_out", "leave out", -1, queries - 1, 1, {wide: true, show: q => q < 0 ? "none" : `q${q}`});
+  if (canLeave && queries <= 16) frame.pills("leave_out", "leave out", [["none", -1], ...all.map(q => [`q${q}`, q]), ...parts.map(out => [WITHOUT[out], out])]);
+  else if (canLeave) frame.range("leave_out", "leave out", -1 - parts.length, queries - 1, 1, {wide: true, show: q => WITHOUT[q] || (q < 0 ? "none" : `q${q}`)});
   frame.check("smooth", "smooth");
 
   frame.main.style.gridTemplateColumns = "minmax(0, 5fr) minmax(0, 8fr)";
   const left = document.createElement("div"), pictures = document.createElement("div");
-  pictures.style.cssText = "display:grid;gap:8px;grid-template-columns:minmax(0,1fr) minmax(0,1fr)", left.className = "ndx-cell";
+  pictures.style.cssText = "display:grid;gap:8px;align-items:end;grid-template-columns:minmax(0,1fr) minmax(0,1fr)", left.className = "ndx-cell";
   left.append(pictures), frame.main.append(left);
   const whole = frame.panel("scene", pictures), without = frame.panel("without", pictures), bars = frame.panel("bars", left), maps = frame.panel("maps");
   bars.cell.style.marginTop = "12px";
@@ -55,7 +56,7 @@ export async function mount(place, data, given = {}, changed = () => {}) {
   }
 
   function drawBars(state, pass, query, hover) {
-    const spare = state.leave_out < 0 ? 0 : Math.round((left.clientWidth - whole.cell.clientWidth) * tallest);
+    const spare = state.leave_out === -1 ? 0 : Math.round((left.clientWidth - whole.cell.clientWidth) * tallest);
     const [context, width, height] = bars.begin(150 + spare), rows = listens(pass, state.layer - 1, query), sums = rows.map(row => row.reduce((a, b) => a + b, 0) / heads);
     const boxes = pass.boxes[state.layer - 1], scores = pass.scores[state.layer - 1], same = onTheSame(boxes, query, state.leave_out);
     const kept = all.filter(q => q !== state.leave_out && q !== query).sort((a, b) => sums[b] - sums[a]).slice(0, Math.max(4, Math.floor(width / 21) - 1));
@@ -74,11 +75,12 @@ export async function mount(place, data, given = {}, changed = () => {}) {
       if (sums[q] >= 0.03) write(context, percent(sums[q]).replace("\u00a0", ""), x + wide / 2, base - 7, {size: 10, colour: frame.ink, align: "center"});
       const label = colour === ELSEWHERE ? frame.quiet : colour;
       write(context, `q${q}`, x + wide / 2, floor + 10, {size: 11, weight: scores[q] > 0.5 || on ? 700 : 400, colour: label, align: "center"});
-      write(context, scores[q] >= 0.005 ? scores[q].toFixed(2) : "0", x + wide / 2, floor + 24, {size: 9.5, colour: frame.quiet, align: "center"});
+      write(context, scores[q] >= 0.005 ? scores[q].toFixed(2) : "0", x + wide / 2, floor + 24, {size: step < 24 ? 8.5 : 9.5, colour: frame.quiet, align: "center"});
       if (on) context.strokeStyle = frame.ink, context.lineWidth = 1, context.strokeRect(k * step + 0.5, 0.5, step - 1, height - 1);
       slots.push([k * step, step, q]);
     });
     context.fillStyle = frame.rule, context.fillRect(0, floor, width, 1);
+    if (state.leave_out === -2) write(context, "nobody: its self-attention is taken away", width / 2, floor / 2, {size: 11, colour: frame.quiet, align: "center"});
     bars.title(`Whom q${query} listens to, layer ${state.layer}`, "one shade per head; below: scores");
     frame.describe(bars, `Self-attention of q${query} in layer ${state.layer}: ` + listed.filter(q => sums[q] > 0.03).map(q => `q${q} ${percent(sums[q])}`).join(", ") + ". Left and right: another query.");
     return sums;
@@ -121,6 +123,12 @@ export async function mount(place, data, given = {}, changed = () => {}) {
     return `Without q${out}, ${rose.length ? list(rose) : "no other query reports an object"}.`;
   };
 
+  function part(full, pass, query, out) {
+    const last = layers - 1, boxes = pass.boxes[last], sure = all.filter(q => pass.scores[last][q] > 0.5), before = full.scores[last].filter(score => score > 0.5).length;
+    const shared = sure.filter(q => onTheSame(boxes, q).some(other => sure.includes(other))).length, moved = iou(boxes[query], full.boxes[last][query]);
+    return `Without ${WITHOUT[out]}, ${sure.length} ${sure.length === 1 ? "query reports" : "queries report"} an object, and ${before} with ${out === -2 ? "it" : "them"}${shared ? `; ${shared} of them share a box` : ""}. q${query}'s last box has an IoU of ${moved.toFixed(2)} with what it was.`;
+  }
+
   function rivals(pass, query, layer) {
     const same = onTheSame(pass.boxes[layer - 1], query), final = pass.scores[layers - 1], told = listens(pass, layer - 1, query);
     if (!same.length) return "No other query is on the same box.";
@@ -140,17 +148,17 @@ export async function mount(place, data, given = {}, changed = () => {}) {
     const score = l => pass.scores[l][query], word = l => classes[pass.labels[l][query]], last = layers - 1;
     const verdict = score(last) > 0.5 ? `${"aeiou".includes(word(last)[0]) ? "an" : "a"} ${word(last)}` : "no object";
     let text = `q${query} says ${verdict}: its best guess is ${word(0)} with ${score(0).toFixed(2)} after layer 1, ${word(last)} with ${score(last).toFixed(2)} after layer ${layers}. `;
-    text += leave_out < 0 ? rivals(pass, query, layer) : heirs(full.scores[last], pass.scores[last], leave_out);
+    text += leave_out === -1 ? rivals(pass, query, layer) : leave_out < 0 ? part(full, pass, query, leave_out) : heirs(full.scores[last], pass.scores[last], leave_out);
     return layer === 1 ? `${text} (In layer 1 no query has seen the image yet: its self-attention is the same for all images.)` : text;
   }
 
   function draw(state, hover) {
     const scene = scenes[state.image], full = scene.passes[-1], pass = scene.passes[state.leave_out] || full, out = state.leave_out;
     const query = hover && hover.query !== undefined && hover.peek ? hover.query : state.query;
-    pictures.style.gridTemplateColumns = out < 0 ? "minmax(0,1fr)" : "minmax(0,1fr) minmax(0,1fr)";
-    without.cell.hidden = out < 0;
-    shown = drawScene(whole, state, full, query, -1, out < 0 ? `After layer ${state.layer}` : "All asked", out < 0 ? "orange: chosen, blue: on the same, dashed: no object" : `after layer ${state.layer}`);
-    if (out >= 0) shownWithout = drawScene(without, state, pass, query === out ? -2 : query, out, `Without q${out}`, "");
+    pictures.style.gridTemplateColumns = out === -1 ? "minmax(0,1fr)" : "minmax(0,1fr) minmax(0,1fr)";
+    without.cell.hidden = out === -1;
+    shown = drawScene(whole, state, full, query, -1, out === -1 ? `After layer ${state.layer}` : out < 0 ? "The whole model" : "All asked", out === -1 ? "orange: chosen, blue: on the same, dashed: no object" : `after layer ${state.layer}`);
+    if (out !== -1) shownWithout = drawScene(without, state, pass, query === out ? -1 : query, out, `Without ${WITHOUT[out] || `q${out}`}`, "");
     const sums = drawBars(state, pass, query, hover);
     drawMaps(state, pass, query);
     frame.say(words(state, full, pass));
