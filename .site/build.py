@@ -30,6 +30,7 @@ EXPLORERS = {
     "11_training": {"replay": [r"explore_replay\("]},
     "13_inside_detr": {"encoder_attention": [r"explore_encoder_attention\("], "decoder_attention": [r"explore_decoder_attention\("],
                        "replay": [r"explore_replay\("]},
+    **{f"explorers/{kind}": {kind: ["The question"]} for kind in ("encoder_attention", "decoder_attention", "matching", "replay")},
 }
 
 # what a reader may search for: the lesson that introduces it comes first

@@ -91,7 +91,7 @@ class Page:
     @property
     def title(self) -> str:
         heading = next(line for cell in self.notebook.cells for line in cell.source.split("\n") if line.startswith("# "))[2:]
-        number = re.match(r"\d\d", Path(self.name).name)
+        number = re.match(r"\d\d[a-z]?", Path(self.name).name)
         return f"{number[0]} {heading}" if number else heading
 
     def link(self, match) -> str:
@@ -138,15 +138,24 @@ class Page:
         block = "\n".join(f"    {line}" if line else "" for line in fence(source, f".python{title}").split("\n"))
         return f'??? code "{name[1] if name else "The code of the figure"}"\n\n{block}'
 
-    def output(self, output, source: str) -> str:
-        "A figure, or printed text."
+    def alt(self, source: str, above: str) -> str:
+        "What a figure is called where it is not seen: the title of its cell, or what was said last before it."
+        title = re.search(r"^#\s*@title\s+(?:What the figure shows:? *)?(.*)", source, re.M)
+        if title and title[1]: return title[1]
+        lines = [line for line in above.split("\n") if line.strip() and not line.startswith(("#", "|", "$", "`", "!", "["))]
+        said = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", lines[-1]).strip("-* ") if lines else ""
+        sentences = [sentence for sentence in re.split(r"(?<=[.?!])\s+", said)[::-1] if len(sentence) > 12]
+        about = [sentence for sentence in sentences if re.search(r"figure|picture|panel|drawing|map|curve|bar|look|shows", sentence, re.I)]
+        return [*about, *sentences, self.title][0][:160]
+
+    def output(self, output, source: str, above: str = "") -> str:
+        "A figure, or printed text. above: the Markdown cell before it."
         data = output.get("data", {})
         if WIDGET in data: return ""
         if "image/png" in data:
             file = f"{Path(self.name).name}_{len(self.figures) + 1:02}.png"
             self.figures[file] = base64.b64decode(data["image/png"])
-            drawn = next((line for line in reversed(source.strip().split("\n")) if line and not line.startswith("#")), "")
-            alt = re.sub(r"[^\w ,.=()-]", "", drawn)[:80]
+            alt = re.sub(r"[^\w ,.:=()-]", "", self.alt(source, above))
             return f"[![Figure: {alt}](figures/{file}){{ .figure loading=lazy }}](figures/{file}){{ .enlarge title=\"the figure alone\" }}"
         if "text/markdown" in data: return data["text/markdown"]
         text = output.get("text") or data.get("text/plain") or "\n".join(output.get("traceback", []))
@@ -171,17 +180,20 @@ class Page:
             k, pattern = self.place(cells, patterns)
             if cells[k].cell_type == "code": after.setdefault(k, []).append(html)
             else: before.setdefault(k, []).append((pattern, html))
-        parts = []
+        parts, places, above = [], re.findall(r'id="([\w-]+)-explorer"', "".join(html for _, html in explorers)), ""
         for k, cell in enumerate(cells):
             if cell.cell_type == "markdown":
-                text = self.words(cell.source)
+                above, text = cell.source, self.words(cell.source)
+                if k == 1 and places and "/" not in self.name:  # below the header; raw links, as the frames are raw HTML
+                    text += "\n\nTo play with at once: " + ", ".join(f'<a href="#{kind}-explorer">{kind.replace("_", " ")}</a>' for kind in places) + "."
                 for pattern, html in before.get(k, ()):
                     at = heading(pattern, text).start()
                     text = f"{text[:at]}{html}\n\n{text[at:]}"
                 parts.append(text)
                 continue
-            parts += [self.code(cell.source, is_folded(cell)), *(self.output(output, cell.source) for output in cell.outputs), *after.get(k, ())]
-            if k not in after and re.search(r"^[^#\n]*\bexplore_\w+\(", cell.source, re.M) and not re.search(r"^\s*def explore_", cell.source, re.M):
+            parts += [self.code(cell.source, is_folded(cell)), *(self.output(output, cell.source, above) for output in cell.outputs), *after.get(k, ())]
+            if self.name == "explorers/playground" and "explore_live()" in cell.source: parts.append('<p class="needs-kernel">It runs on the <a href="../../#play">home page</a>, too.</p>')
+            elif k not in after and not places and re.search(r"^[^#\n]*\bexplore_\w+\(", cell.source, re.M) and not re.search(r"^\s*def explore_", cell.source, re.M):
                 parts.append(f'<p class="needs-kernel">With a kernel, an explorer with controls stands here: '
                              f'<a href="{self.colab}">open this notebook in Colab</a>.</p>')
         return "\n\n".join(part for part in parts if part.strip()) + "\n"

@@ -103,6 +103,7 @@ def markup(assets: str, size: float) -> str:
 <script type="module">
 const place = document.getElementById("playground"), button = place.querySelector("button"), words = button.querySelector("span");
 async function start() {{
+  if (button.disabled) return;
   button.disabled = true, words.textContent = "Loading the model \\u2026";
   const from = new URL(place.dataset.from, location.href).href;
   try {{
@@ -117,7 +118,9 @@ async function start() {{
   }}
 }}
 button.addEventListener("click", start);
-if (location.hash === "#play") start();
+const enter = () => {{ place.scrollIntoView({{block: "start"}}), start(); }};
+if (location.hash === "#play") enter();
+document.addEventListener("click", event => {{ if (event.target.closest('a[href$="#play"]')) event.preventDefault(), enter(); }});  // the doors on this page
 </script>"""
 
 

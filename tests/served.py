@@ -44,7 +44,9 @@ CONTRAST = """root => {
     if (![...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim()) || !e.getClientRects().length || e.tagName === 'STYLE' || e.closest('[aria-disabled=true], :disabled')) continue;
     const chain = []; for (let up = e; up; up = up.parentElement) chain.unshift(getComputedStyle(up).backgroundColor);
     let ground = parse(page, '#000'); for (const colour of chain) ground = parse(colour, `rgb(${ground})`);
-    const ink = parse(getComputedStyle(e).color, `rgb(${ground})`), [a, b] = [light(ink), light(ground)].sort((x, y) => y - x);
+    let clear = 1; for (let up = e; up; up = up.parentElement) clear *= Number(getComputedStyle(up).opacity);
+    if (clear < 0.05) continue;  // it waits to be shown
+    const full = parse(getComputedStyle(e).color, `rgb(${ground})`), ink = full.map((x, k) => clear * x + (1 - clear) * ground[k]), [a, b] = [light(ink), light(ground)].sort((x, y) => y - x);
     if ((a + 0.05) / (b + 0.05) < 4.5) bad.push([e.textContent.slice(0, 40), ((a + 0.05) / (b + 0.05)).toFixed(2)]);
   }
   return bad;

@@ -460,6 +460,21 @@ def test_home_is_light_until_the_playground_is_asked_for(visit, site):
     keep(page.locator("#playground"), "playground")
 
 
+def test_the_door_opens_the_playground(visit, site):
+    if not (site / "assets" / "playground").is_dir(): pytest.skip("this site was built without the playground")
+    page = visit("")
+    page.locator('a[href$="#play"]').last.click()  # far below
+    page.wait_for_selector("#playground.ready .ndx-playground[data-answers][data-idle=true]")
+    assert 0 <= page.locator("#playground").bounding_box()["y"] < 200
+
+
+def test_figures_say_what_they_show(site):
+    "What a screen reader reads is words, and no line of code."
+    for page in ("00_tour", "07_decoder", "09_matching"):
+        said = re.findall(r'<img[^>]*alt="Figure: ([^"]*)"', (site / page / "index.html").read_text(encoding="utf-8"))
+        assert said and all(len(text) > 12 and " " in text and not re.search(r"\w[(=]|\w\.\w+$", text) for text in said), said
+
+
 def test_home_names_what_can_be_pressed(visit):
     page = visit("", width=390, scheme="dark")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
@@ -472,7 +487,9 @@ def test_home_names_what_can_be_pressed(visit):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("path", ["", "07_decoder/", "api/boxes/"])
 def test_every_text_can_be_read(visit, path, scheme):
-    assert visit(path, scheme=scheme).locator("body").evaluate(CONTRAST) == []
+    page = visit(path, scheme=scheme)
+    if path == "07_decoder/": explorer(page, "decoder_attention")
+    assert page.locator("body").evaluate(CONTRAST) == []
 
 
 def test_search_finds_the_lesson_first(visit):

@@ -293,7 +293,7 @@ const STYLE = `
 .ndx-main { display: grid; gap: 16px; align-items: start; }
 .ndx-cell { min-width: 0; }
 .ndx-head { font-weight: 650; margin: 0 0 5px; display: flex; flex-wrap: wrap; gap: 0 10px; align-items: baseline; }
-.ndx-head small { font-weight: 400; font-size: 11.5px; color: var(--quiet); flex: 1 0 100%; min-height: 1.45em; }
+.ndx-head small { font-weight: 400; font-size: 11.5px; color: var(--quiet); flex: 1 0 100%; min-height: 1.45em; opacity: 1; }
 .ndx canvas { display: block; width: 100%; border-radius: 5px; max-width: none; }
 .ndx canvas[tabindex] { cursor: crosshair; touch-action: pan-y; }
 .ndx-said { margin: 10px 0 0; min-height: 4.4em; line-height: 1.45; } .ndx-said b { font-weight: 650; }

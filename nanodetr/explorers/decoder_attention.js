@@ -158,7 +158,7 @@ export async function mount(place, data, given = {}, changed = () => {}) {
     pictures.style.gridTemplateColumns = out === -1 ? "minmax(0,1fr)" : "minmax(0,1fr) minmax(0,1fr)";
     without.cell.hidden = out === -1;
     shown = drawScene(whole, state, full, query, -1, out === -1 ? `After layer ${state.layer}` : out < 0 ? "The whole model" : "All asked", out === -1 ? "orange: chosen, blue: on the same, dashed: no object" : `after layer ${state.layer}`);
-    if (out !== -1) shownWithout = drawScene(without, state, pass, query === out ? -1 : query, out, `Without ${WITHOUT[out] || `q${out}`}`, "");
+    if (out !== -1) shownWithout = drawScene(without, state, pass, query === out ? -1 : query, out, out < 0 ? "Without" : `Without q${out}`, WITHOUT[out] || "");
     const sums = drawBars(state, pass, query, hover);
     drawMaps(state, pass, query);
     frame.say(words(state, full, pass));

@@ -9,6 +9,7 @@ __all__ = ['LastLayerCriterion', 'Pupil', 'look_at', 'TrainingPicture', 'LiveTra
 import html
 import threading
 import time
+import weakref
 
 import ipywidgets as widgets
 import numpy as np
@@ -131,17 +132,21 @@ class TrainingPicture:
 
 # %% ../../nbs/explorers/live_training.ipynb #6a086881
 class LiveTraining(widgets.VBox):
-    """One or two trainings that you can watch, pause and change: see `train_live`.
+    """One or two trainings that you can watch, pause and change: see `train_live`. A new one stops the one before it.
 
     start, pause, step(count), again, stop do what the buttons do; set(rate=, no_object=) what the sliders do. .pupils: {name: Pupil};
     .figure, .sentence: what is drawn now. An error in a training ends its thread and is shown below the picture; it is in .error.
     """
 
+    latest = None  # a weak reference to the one that was made last
+
     def __init__(self, make, images: list, targets: list, every: float = 0.7):
+        if (before := LiveTraining.latest and LiveTraining.latest()) is not None: before.stop()  # a cell that is run again must not leave two at work
         super().__init__()
+        LiveTraining.latest = weakref.ref(self)
         self.make, self.images, self.targets, self.every = make, list(images), list(targets), every
         self.lock, self.running, self.ending, self.thread, self.error = threading.RLock(), threading.Event(), threading.Event(), None, None
-        slide = dict(continuous_update=False, style={"description_width": "initial"}, layout=widgets.Layout(width="280px"))
+        slide = dict(style={"description_width": "initial"}, layout=widgets.Layout(width="280px"))
         self.rate = widgets.FloatLogSlider(value=1, min=-2, max=2, step=0.25, description="rate x", readout_format=".2g", **slide)
         self.no_object = widgets.FloatSlider(value=0.1, min=0.01, max=1, step=0.01, description="no-object weight", **slide)
         self.run = widgets.ToggleButton(value=False, description="run", icon="play", tooltip="Train until it is pressed again")
@@ -222,6 +227,11 @@ class LiveTraining(widgets.VBox):
         for _ in range(count): self.advance()
         self.redraw()
         return self
+
+    def close(self) -> None:
+        "End the thread, too, when the widget is closed."
+        self.stop()
+        super().close()
 
     def stop(self) -> "LiveTraining":
         "End the thread, and wait until it is gone. `start` begins another. Returns itself."
