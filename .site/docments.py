@@ -65,6 +65,35 @@ def comments(node: ast.AST, lines: list) -> dict:
     return found
 
 
+def parameters(node: ast.AST) -> list:
+    "The names that a function takes, or a class when it is made."
+    if isinstance(node, ast.ClassDef):
+        made = next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
+        fields = [n.target.id for n in node.body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)]
+        return fields if made is None else parameters(made)
+    a = node.args
+    return [arg.arg for arg in (*a.posonlyargs, *a.args, *a.kwonlyargs) if arg.arg not in ("self", "cls")]
+
+
+def told(docstring: str, names: list) -> tuple:
+    """(the docstring without them, {parameter: what is said of it}), from sentences such as "boxes (N,4) xyxy; size: in pixels".
+
+    A sentence or line that begins with a parameter and a colon, or a parameter and its shape, is a list of them, up to a full stop.
+    """
+    if not names: return docstring, {}
+    one = rf"(?:{'|'.join(map(re.escape, names))})(?:: |(?= \((?:[^()\n]*,[^()\n]*)\)))"
+    found = {}
+
+    def take(match):
+        for item in re.split(rf"; (?={one})", " ".join(match[0].split()).rstrip(".")):
+            name, text = re.match(rf"({one})(.*)", item).groups()
+            found[name.rstrip(": ")] = text.strip().rstrip(";")
+        return ""
+    summary, _, body = docstring.partition("\n")
+    body = re.sub(rf"(?m)(?:^|(?<=\. )){one}(?:(?!\.(?:\s|$))[\s\S])*?(?=\.\s|\.?\Z|\n\n)\.?", take, "\n".join(line.strip() for line in body.split("\n")))
+    return (summary + "\n" + re.sub(r"\n{3,}", "\n\n", body)).rstrip(), found
+
+
 class Docments(griffe.Extension):
     "Adds the comments to the docstrings, in the form that the parser knows."
 
@@ -89,7 +118,9 @@ class Docments(griffe.Extension):
 
     def describe(self, node, thing, section: str) -> None:
         if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)): return
-        found = comments(node, thing.lines_collection[thing.filepath])
+        names, found = parameters(node), {}
+        if thing.docstring: thing.docstring.value, found = told(thing.docstring.value, names)
+        found |= comments(node, thing.lines_collection[thing.filepath])
         if not found: return
         listed = f"\n\n{section}:\n" + "\n".join(f"    {name}: {text}" for name, text in found.items())
         if thing.docstring: thing.docstring.value = thing.docstring.value.rstrip() + listed
