@@ -41,7 +41,11 @@ def needed(cells: list, last: int) -> list:
         if bound & wanted:
             chosen.append(k)
             wanted |= expected
-    return chosen[::-1]
+    for k in chosen[1:]:  # what a function uses may be bound below it, before it is called
+        late = names(cells[k])[1] - {name for cell in filter(None, cells[:k + 1]) for name in names(cell)[0]}
+        for below in range(k + 1, last):
+            if cells[below] and names(cells[below])[0] & late: chosen += needed(cells, below)
+    return sorted(set(chosen))
 
 # %% ../nbs/tools/coach.ipynb #b7db46c0
 def run_here(

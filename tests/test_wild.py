@@ -1,6 +1,7 @@
 "The wild world, mosaics, and the model that has learned on drawings: what photos begin with."
 import hashlib
 import json
+import os
 
 import numpy as np
 import pytest
@@ -166,6 +167,32 @@ def test_photos_begin_from_what_has_learned(photos, tmp_path, capsys, name, word
     before = load_file(out / "model.safetensors")
     assert train("--resume", "--out", out) == 0 and "start   from" not in capsys.readouterr().out
     assert all(torch.equal(value, before[name]) for name, value in load_file(out / "model.safetensors").items())
+
+
+def test_resume_finds_the_run_without_its_preset(photos, tmp_path, capsys, monkeypatch):
+    "A run on a folder is called after the preset that its start chose; `the same command and --resume` names none."
+    monkeypatch.chdir(tmp_path)
+    assert train("--data", photos, "--preset", "nano", "--epochs", 1) == 0  # an older one, of another preset
+    assert train("--data", photos, "--epochs", 1) == 0
+    old, new = sorted(path.name for path in (tmp_path / "runs").iterdir())
+    assert new == f"{old}-fast"
+    os.utime(tmp_path / "runs" / old / "run.json", (1, 1)), os.utime(tmp_path / "runs" / old / "checkpoint.pt", (1, 1))
+    capsys.readouterr()
+    assert main(["train", "--data", str(photos), "--epochs", "1", "--resume"]) == 0
+    assert f"runs/{new}" in capsys.readouterr().out
+    assert main(["train", "--data", str(photos), "--preset", "nano", "--epochs", "1", "--resume"]) == 0
+    out = capsys.readouterr().out
+    assert f"runs/{old}" in out and new not in out
+
+
+def test_a_run_that_never_saved_gives_its_folder_back(tmp_path):
+    from nanodetr.errors import UsageError
+    from nanodetr.runs.folder import claim_folder
+
+    for name in ("run.json", "train.txt", "val.txt"): (tmp_path / name).write_text("{}")
+    assert claim_folder(tmp_path) == tmp_path
+    (tmp_path / "run.json").unlink()  # then the lists are somebody's own
+    with pytest.raises(UsageError, match="holds other things"): claim_folder(tmp_path)
 
 
 @pytest.mark.parametrize("words", [["--from-scratch"], ["--set", "dim=16"], ["--weights", "nano-shapes"], ["--preset", "voc", "--backbone-weights", "none"]])

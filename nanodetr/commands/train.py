@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ..errors import CheckpointError, ConfigError, UsageError
-from ..checkpoints.config import DETRConfig
+from ..checkpoints.config import MODEL_PRESETS, DETRConfig
 from .photos import open_both, reading, write_division
 from ..checkpoints.files import MANIFEST, read_json_object, run_weights, shipped_models, write_atomically
 from ..datasets.folders import SHAPES, drawn_kind
@@ -208,11 +208,12 @@ def tuning_settings(args) -> dict:
 
 # %% ../../nbs/commands/train.ipynb #2d40dcc6
 def run_folder(out, data: str, preset: str, resume: bool) -> Path:
-    "The folder of a run: `--out`, or runs/NAME. A new run gets a new one, and a resumed one goes on in the last."
+    "The folder of a run: `--out`, or runs/NAME. A new run gets a new one, and a resumed one goes on in the last, of any preset if none is named."
     from nanodetr.runs.folder import claim_folder, claim_name, last_run
 
-    name = f"{Path(data).resolve().name or 'data' if data not in SHAPES else data}-{preset}"
-    if resume: return Path(out) if out else last_run(Path("runs"), name)
+    known = Path(data).resolve().name or "data" if data not in SHAPES else data
+    if resume: return Path(out) if out else last_run(Path("runs"), *(f"{known}-{name}" for name in ([preset] if preset else MODEL_PRESETS)))
+    name = f"{known}-{preset}"
     return claim_folder(Path(out)) if out else claim_name(Path("runs"), name)
 
 # %% ../../nbs/commands/train.ipynb #b5cba03d
@@ -419,7 +420,7 @@ def train_with(args, group) -> int:
     go_on_after_restart(args, group)
     folder = before = None
     if args.resume:
-        folder = group.from_first(lambda: run_folder(args.out, args.data or "shapes", args.preset or "nano", True))
+        folder = group.from_first(lambda: run_folder(args.out, args.data or "shapes", args.preset, True))
         before = recall(args, folder)
     check_tuning(args)
     take_start(args)

@@ -28,7 +28,8 @@ def claim_folder(out: Path) -> Path:
     try: out.mkdir(parents=True)
     except FileExistsError:
         if not out.is_dir(): raise UsageError(f"--out {out} is a file: choose a folder") from None
-        found = {path.name for path in out.iterdir()} - TRACES
+        found = {path.name for path in out.iterdir()}
+        found -= TRACES | ({"train.txt", "val.txt"} if "run.json" in found else set())  # of --val-share; without a run they are somebody's own
         if found & {"checkpoint.pt", "model.safetensors"}:
             raise UsageError(f"{out} already holds a run: go on with --resume, or choose another --out") from None
         if found: raise UsageError(f"{out} holds other things ({min(found)}): choose an --out of its own for the run") from None
@@ -49,14 +50,14 @@ def claim_name(root: Path, name: str) -> Path:
         return folder
 
 
-def last_run(root: Path, name: str) -> Path:
-    "Of root/name, root/name-2, ... the run that wrote last; root/name when there is none."
+def last_run(root: Path, *names: str) -> Path:
+    "Of root/name, root/name-2, ... for these names, the run that wrote last; the first name's folder when there is none."
     def age(folder):
         try: return max((folder / file).stat().st_mtime for file in ("run.json", "checkpoint.pt") if (folder / file).exists())
         except (OSError, ValueError): return -1.0  # no run, or deleted in this moment
-    pattern = re.compile(re.escape(name) + r"(-\d+)?")
+    pattern = re.compile(rf"({'|'.join(map(re.escape, names))})(-\d+)?")
     found = [folder for folder in (root.iterdir() if root.is_dir() else ()) if pattern.fullmatch(folder.name) and age(folder) >= 0]
-    return max(found, key=age, default=root / name)
+    return max(found, key=age, default=root / names[0])
 
 # %% ../../nbs/runs/folder.ipynb #f01d000b
 def started(pid: int):
@@ -94,7 +95,10 @@ def locked(folder: Path):
     "Inside, this process alone trains in `folder`. TrainingError that names the other one."
     path, mine = folder / "run.lock", {"pid": os.getpid(), "host": socket.gethostname(), "started": started(os.getpid())}
     new = folder / f".lock-{uuid.uuid4().hex}"
-    new.write_text(json.dumps(mine), encoding="utf-8")
+    try: new.write_text(json.dumps(mine), encoding="utf-8")
+    except OSError:  # no space, say: nothing may stay that keeps the next try from the folder
+        new.unlink(missing_ok=True)
+        raise
     held = False
     try:
         while not held:
