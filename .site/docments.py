@@ -31,7 +31,7 @@ def printed(cell: dict) -> str:
 def examples() -> dict:
     "{(module, name): Markdown of an example}."
     found = {}
-    for path in NOTEBOOKS.rglob("*.ipynb"):
+    for path in (path for path in NOTEBOOKS.rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts):
         cells = [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
         sources = ["".join(cell["source"]) for cell in cells]
         module = next((match[1] for source in sources if (match := re.search(r"^#\|\s*default_exp\s+(\S+)", source, re.M))), None)

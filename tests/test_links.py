@@ -99,7 +99,7 @@ def test_a_badge_opens_its_own_notebook(path):
 
 def test_the_index_lists_every_notebook_behind_the_scenes():
     "And no name that is not there."
-    folders = [folder for folder in sorted((ROOT / "nbs").iterdir()) if folder.is_dir() and folder.name != "solutions" and any(folder.glob("*.ipynb"))]
+    folders = [folder for folder in sorted((ROOT / "nbs").iterdir()) if folder.is_dir() and folder.name not in ("solutions", ".ipynb_checkpoints") and any(folder.glob("*.ipynb"))]
     listed = set(re.findall(r"\(((?:%s)/\w+\.ipynb)\)" % "|".join(folder.name for folder in folders), (ROOT / "nbs/index.ipynb").read_text(encoding="utf-8")))
     assert listed == {f"{folder.name}/{path.name}" for folder in folders for path in folder.glob("*.ipynb")}
 

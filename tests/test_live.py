@@ -173,7 +173,7 @@ def moves_of(notebook):
     return shown, moved
 
 
-@pytest.mark.parametrize("notebook", sorted((Path(__file__).parent.parent / "nbs").rglob("*.ipynb")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("notebook", sorted(path for path in (Path(__file__).parent.parent / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts), ids=lambda path: path.stem)
 def test_run_all_leaves_explorers_where_they_opened(notebook):
     "What a notebook shows and proves below an explorer is drawn by `still`, or by an explorer of its own."
     assert not (moved := moves_of(notebook)[1]), f"these lines move an explorer that the reader sees: {moved}"
