@@ -408,7 +408,8 @@ def test_decoder_explorer_leaves_a_query_out(visit, site):
         sure = sum(score > 0.5 for score in final(part))
         assert list(map(float, state(root, "scores").split(","))) == pytest.approx(final(part), abs=1e-3)
         assert f"Without {name}, {sure} quer" in root.locator("[data-name=sentence]").text_content()
-        assert root.locator("canvas[data-name=without]").is_visible() and set(state(root, "listens").split(",")) == {"0.000"} if part == -2 else True
+        assert root.locator("canvas[data-name=without]").is_visible()
+        assert (set(state(root, "listens").split(",")) == {"0.000"}) == (part == -2)  # without positions they still listen
         keep(root, f"decoder_without_{name}")
 
 
@@ -458,6 +459,18 @@ def test_home_is_light_until_the_playground_is_asked_for(visit, site):
     page.keyboard.press("ArrowDown")
     page.wait_for_function("document.querySelector('.ndx-playground').dataset.scene.includes('20,20,13')")
     keep(page.locator("#playground"), "playground")
+
+
+def test_sentences_about_parameters_become_a_table():
+    pytest.importorskip("griffe", reason='griffe is missing: pip install -e ".[docs]"')
+    sys.path.insert(0, str(ROOT / ".site"))
+    try: import docments
+    finally: sys.path.pop(0)
+    said = "Draw.\n\nimage (3,H,W) in 0..1; size: pixels, or\nNone. Raises NanodetrError if size: is wrong.\nReturns a figure."
+    rest, found = docments.told(said, ["image", "size"])
+    assert found == {"image": "(3,H,W) in 0..1", "size": "pixels, or None"}
+    assert rest.startswith("Draw.") and "Raises NanodetrError if size: is wrong." in rest and "Returns a figure." in rest and "pixels" not in rest
+    assert docments.told("Add image (3,H,W) to size.", ["image", "size"]) == ("Add image (3,H,W) to size.", {})  # a summary stays whole
 
 
 def test_the_door_opens_the_playground(visit, site):

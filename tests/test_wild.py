@@ -2,6 +2,7 @@
 import hashlib
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -193,6 +194,20 @@ def test_a_run_that_never_saved_gives_its_folder_back(tmp_path):
     assert claim_folder(tmp_path) == tmp_path
     (tmp_path / "run.json").unlink()  # then the lists are somebody's own
     with pytest.raises(UsageError, match="holds other things"): claim_folder(tmp_path)
+
+
+def test_a_full_disk_leaves_no_lock(tmp_path, monkeypatch):
+    from nanodetr.runs.folder import claim_folder, locked
+
+    whole = Path.write_text
+
+    def full(path, text, **named):
+        whole(path, "", **named)  # the name is made, and then there is no space
+        raise OSError(28, "No space left on device")
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="No space"):
+        with locked(tmp_path): pass
+    assert not list(tmp_path.iterdir()) and claim_folder(tmp_path) == tmp_path
 
 
 @pytest.mark.parametrize("words", [["--from-scratch"], ["--set", "dim=16"], ["--weights", "nano-shapes"], ["--preset", "voc", "--backbone-weights", "none"]])
