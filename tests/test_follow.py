@@ -301,6 +301,13 @@ def test_the_coach_says_what_is_wrong_and_helps(mistake, capsys):
     assert f"{definition}: right" in capsys.readouterr().out and len(check.right) == 1
 
 
+@pytest.mark.parametrize("body, says", [("weights = (query @ key.T).softmax(0)", "not yet right"), ("weights = (query @ kex.T).softmax(-1)", "it does not run")])
+def test_the_coach_tells_a_wrong_answer_from_one_that_does_not_run(body, says, capsys):
+    key = "plain_attention, rung 1"  # its assertion stands in its own cell
+    coach.Coach("05_attention", CLONE, lambda: [f"def plain_attention(query, key, value):\n    {body}\n    return weights @ value, weights"])(key)
+    assert f"{key}: {says}." in capsys.readouterr().out
+
+
 def test_the_copy_asks_the_coach_after_every_blank():
     for name in COURSES:
         copy = follow.blank_notebook(course(name), name)
