@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['MEETS', 'TOLERANCE', 'TINY', 'EVALUATORS', 'BEFORE', 'ROWS', 'ON_GPU', 'seconds', 'alternate', 'BenchmarkError',
            'MissingPeer', 'difference', 'Row', 'Settings', 'compare', 'our_model', 'official_code', 'official_model',
-           'hf_model', 'gather', 'autocast', 'inference', 'everyone', 'step_batch', 'LastLayer', 'our_step',
-           'gradient_length', 'peer_step', 'official_loss', 'hf_loss', 'step', 'transformer', 'answers', 'as_output',
-           'criterion', 'pair_giou', 'looped_loss', 'criterion_loop', 'invented_scores', 'evaluator', 'run_python',
-           'coco', 'invented_photos', 'loading', 'quietly', 'onnx_detector', 'detect', 'older_library', 'startup',
-           'resident', 'most_resident', 'step_memory', 'memory', 'machine', 'run_rows', 'amount', 'as_line', 'parser',
-           'main']
+           'hf_model', 'gather', 'autocast', 'made_fast', 'inference', 'everyone', 'step_batch', 'LastLayer',
+           'our_step', 'gradient_length', 'peer_step', 'official_loss', 'hf_loss', 'step', 'transformer', 'answers',
+           'as_output', 'criterion', 'pair_giou', 'looped_loss', 'criterion_loop', 'invented_scores', 'evaluator',
+           'run_python', 'coco', 'invented_photos', 'loading', 'quietly', 'onnx_detector', 'detect', 'older_library',
+           'startup', 'resident', 'most_resident', 'step_memory', 'memory', 'machine', 'run_rows', 'amount', 'as_line',
+           'parser', 'main']
 
 # %% ../nbs/tools/benchmark.ipynb #1e4072f3
 import argparse
@@ -121,7 +121,7 @@ class Row:
 
     ours, theirs: medians over the rounds, in `unit`. ratio: the median of theirs / ours, round by round, so that above 1 we
     need less; low, high: its quartiles. difference: that of the outputs (see `difference`).
-    arithmetic: fp32, bf16 (autocast) or compiled (autocast and torch.compile), ours before theirs where they differ.
+    arithmetic: fp32, bf16 (autocast), compiled (autocast and torch.compile) or graphs (the same, replayed as CUDA graphs), ours before theirs where they differ.
     skipped: why there are no figures, or an empty string.
     """
     name: str
@@ -140,7 +140,7 @@ class Row:
 
 
 # which arithmetic of ours meets which of theirs
-MEETS = {"fp32": ("fp32",), "bf16": ("bf16",), "compiled": ("bf16", "fp32")}
+MEETS = {"fp32": ("fp32",), "bf16": ("bf16",), "compiled": ("bf16", "fp32"), "graphs": ("bf16", "fp32")}
 # the largest difference allowed: a GPU multiplies in TF32, bf16 keeps 8 bits
 TOLERANCE = {"fp32": 1e-3, "tf32": 2e-2, "bf16": 0.15}
 
@@ -263,7 +263,14 @@ def gather(makers: dict) -> tuple:
 
 def autocast(kind: str, settings: Settings):
     "The context in which one kind of arithmetic computes."
+    torch.compiler.cudagraph_mark_step_begin()  # what an earlier run's graphs left is no longer needed
     return nullcontext() if kind == "fp32" else torch.autocast(settings.device, torch.bfloat16)
+
+def made_fast(model: nn.Module, kind: str) -> nn.Module:
+    "A copy of the model, compiled where the kind of arithmetic says so."
+    model = copy.deepcopy(model)
+    if kind in ("compiled", "graphs"): model.compile(mode="reduce-overhead" if kind == "graphs" else None)
+    return model
 
 # %% ../nbs/tools/benchmark.ipynb #fd83562b
 def inference(settings: Settings, batch: int) -> list:
@@ -275,11 +282,8 @@ def inference(settings: Settings, batch: int) -> list:
     peers, missing = gather({"official": lambda: official_model(ours)[0], "Hugging Face": lambda: hf_model(ours)})
 
     def mine(kind):
-        model = ours
-        if kind == "compiled":
-            model = copy.deepcopy(ours)
-            model.compile()
-        return lambda: (lambda out: (out.logits.float(), out.boxes.float()))(model(images))
+        model = made_fast(ours, kind)
+        return lambda: (lambda out: (out.logits.float().clone(), out.boxes.float().clone()))(model(images))  # copies: the next replay writes into the same memory
 
     def theirs(peer):
         if peer == "official": return lambda: (lambda out: (out["pred_logits"].float(), out["pred_boxes"].float()))(peers[peer](normal))
@@ -312,8 +316,7 @@ class LastLayer(SetCriterion):
 
 def our_step(ours: DETR, batch: tuple, settings: Settings, kind: str = "fp32", criterion: type = SetCriterion) -> tuple:
     "(one step, its check): functions; the check returns the loss and the length of its gradient without dropout."
-    model = copy.deepcopy(ours)
-    if kind == "compiled": model.compile()
+    model = made_fast(ours, kind)
     config = TrainConfig.preset("paper", batch_size=2, accumulate=1, device=settings.device, amp=kind != "fp32")
     trainer = RunTrainer(model, config, 10**6)
     trainer.criterion = criterion(ours.config.num_classes).to(settings.device)
@@ -323,7 +326,11 @@ def our_step(ours: DETR, batch: tuple, settings: Settings, kind: str = "fp32", c
         model.zero_grad()
         losses = accumulate_gradients(model, trainer.criterion, [batch], trainer.forward)
         return losses["loss"], gradient_length(model)
-    return lambda: trainer.train_step([batch]), check
+
+    def one_step():
+        torch.compiler.cudagraph_mark_step_begin()
+        return trainer.train_step([batch])
+    return one_step, check
 
 def gradient_length(model: nn.Module) -> Tensor:
     "The length of all gradients together."
@@ -416,9 +423,7 @@ def transformer(settings: Settings) -> list:
 
     def mine(kind):
         model = copy.deepcopy(ours)
-        if kind == "compiled":
-            model.encoder.compile()
-            model.decoder.compile()
+        model.encoder, model.decoder = made_fast(model.encoder, kind), made_fast(model.decoder, kind)
 
         def hidden():
             tokens, places, padding = source.flatten(2).transpose(1, 2), pos.flatten(1, 2), mask.flatten(1)
@@ -439,7 +444,7 @@ def transformer(settings: Settings) -> list:
         source.grad = None
         with autocast(kind, settings): out = hidden()
         out.float().backward(slope)
-        return out.float(), source.grad
+        return out.float().clone(), source.grad.clone()
     sides = everyone(mine, theirs, peers, settings, run)
     checks = {side: partial(f, dropout=False) for side, f in sides.items()}
     return compare("transformer", f"transformer, forward and backward, 2 x {h} x {w} cells, padded", sides, settings, missing, checks)
@@ -766,7 +771,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--repeats", type=int, default=5, metavar="N", help="rounds of each row (default: 5)")
     found.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     found.add_argument("--threads", type=int, metavar="N", help="threads of PyTorch (default: its own choice)")
-    found.add_argument("--arithmetic", nargs="+", choices=tuple(MEETS), help="kinds of arithmetic (default: fp32 on a CPU, all three on a GPU)")
+    found.add_argument("--arithmetic", nargs="+", choices=tuple(MEETS), help="kinds of arithmetic (default: fp32 on a CPU, all on a GPU)")
     found.add_argument("--tiny", action="store_true", help="everything small: to see that it runs, not to learn from")
     found.add_argument("--list", action="store_true", help="list the rows and stop")
     return found

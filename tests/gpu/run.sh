@@ -6,11 +6,13 @@
 #   OUT=results bash tests/gpu/run.sh [PART...]                                   on the GPU machine
 #   OUT=results bash tests/gpu/run.sh --rehearse                                  the same steps, tiny, on a CPU
 #
-# PART: tests, benchmark, screening, bccd, cards; without any: all but screening. INPUTS names the prepared folder (default:
-# gpu_inputs), SECONDS_EACH how long each training of bccd and cards lasts (default: 60), RECIPES which (see photos.py).
+# PART: tests, benchmark, screening, pretrain, bccd, cards; without any: all but screening. INPUTS names the prepared folder
+# (default: gpu_inputs), ROWS the rows of the benchmark, ARITHMETIC its kinds of arithmetic, SECONDS_EACH how long each training of bccd and cards lasts (default:
+# 60), RECIPES which (see photos.py), COMPARE what trains beside them without a head (default: nothing; faster-rcnn, say).
 #
 # What is not timed runs side by side first: the tests, the screening (recipes of photos.py for 60 seconds each, judged on
-# validation data), and what torch.compile has to compile, which the timed rows then find in its cache. Into $OUT go
+# validation data), the head (PRETRAIN seconds of drawn scenes, default 100; kept in NANODETR_CACHE for a later call), and what
+# torch.compile has to compile, which the timed rows and trainings then find in its cache. Into $OUT go
 # steps.json (which step took how long and how it ended), a log per step, tests.xml, syncs.json, benchmark.json (for
 # NANODETR_GPU_BENCHMARK of notebook 17), a photos.json and pictures for each data set. A step that fails does not stop the
 # others; the exit status then is 1.
@@ -20,7 +22,7 @@ cd "$(dirname "$0")/../.."
 mkdir -p "$OUT"
 OUT=$(cd "$OUT" && pwd)
 for part in "$@"; do
-  [[ " --rehearse tests benchmark screening bccd cards " == *" $part "* ]] || { echo "there is no part $part: choose of tests, benchmark, screening, bccd and cards, or --rehearse" >&2; exit 2; }
+  [[ " --rehearse tests benchmark screening pretrain bccd cards " == *" $part "* ]] || { echo "there is no part $part: choose of tests, benchmark, screening, pretrain, bccd and cards, or --rehearse" >&2; exit 2; }
 done
 export OUT PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" MPLBACKEND=agg PYTHONDONTWRITEBYTECODE=1 TOKENIZERS_PARALLELISM=false
 inputs=${INPUTS:-gpu_inputs}
@@ -59,7 +61,9 @@ if [ "${1:-}" = "--rehearse" ]; then
   step tests 300 python -m pytest tests/gpu -m gpu -q -p no:cacheprovider --junitxml "$OUT/tests.xml"
   timing="--tiny --repeats 1 --arithmetic fp32 bf16"
   rows criterion transformer
-  step photos 300 python tests/gpu/photos.py "$inputs" --rehearse --data bccd --out "$OUT"
+  export NANODETR_CACHE="$OUT/cache"
+  step pretrain 120 python tests/gpu/photos.py "$inputs" --rehearse --pretrain 1 --recipes cures-deformable-256 --out "$OUT/pretrain"
+  step photos 300 python tests/gpu/photos.py "$inputs" --rehearse --data bccd --head --recipes cures-deformable-256 faster-rcnn --out "$OUT"
   finish
   exit
 fi
@@ -67,7 +71,9 @@ fi
 [ -f "$inputs/backbone.safetensors" ] || { echo "$inputs is not there: make it with tests/gpu/prepare.py, or name it with INPUTS" >&2; exit 2; }
 [ -d "$inputs/peers" ] && export NANODETR_PEERS="$PWD/$inputs/peers"
 python -c 'import torch; print(torch.cuda.get_device_name(), torch.__version__)' || { echo "torch sees no GPU here: --rehearse runs on a CPU" >&2; exit 2; }
-parts=" ${*:-tests benchmark bccd cards} "
+parts=" ${*:-tests benchmark pretrain bccd cards} "
+export NANODETR_CACHE="${NANODETR_CACHE:-/tmp/nanodetr}" TORCHINDUCTOR_COMPILE_THREADS=4
+recipes=${RECIPES:-cures-deformable-256}
 wanted() { [[ $parts == *" $1 "* ]]; }
 
 wanted tests && step tests 120 python -m pytest tests/gpu -m gpu -q -p no:cacheprovider --junitxml "$OUT/tests.xml" &
@@ -76,14 +82,24 @@ if wanted screening; then
     step "screening-$recipe" 130 python tests/gpu/photos.py "$inputs" --data bccd --seconds 60 --recipes "$recipe" --splits val --workers 2 --out "$OUT/screening/$recipe" &
   done
 fi
+if wanted pretrain; then
+  step pretrain 300 python tests/gpu/photos.py "$inputs" --pretrain "${PRETRAIN:-100}" --recipes $recipes --workers 8 --out "$OUT/pretrain" &
+  for name in bccd cards; do
+    step "compiling-$name" 200 python tests/gpu/photos.py "$inputs" --data $name --seconds 1 --recipes $recipes --compile --splits val --workers 1 --out "$OUT/compiling/$name" &
+  done
+fi
+arithmetic=${ARITHMETIC:-fp32 bf16 compiled graphs}
+rows_wanted=${ROWS:-inference-1 inference-8 step transformer criterion memory}
 if wanted benchmark; then
-  export TORCHINDUCTOR_COMPILE_THREADS=4
-  for row in inference-1 inference-8 step transformer; do step "compiling-$row" 130 python -m nanodetr.benchmark $row --device cuda --repeats 1 & done
+  for row in $rows_wanted; do
+    [[ $row == criterion || $row == memory ]] || step "compiling-$row" 200 python -m nanodetr.benchmark $row --device cuda --repeats 1 --arithmetic $arithmetic &
+  done
 fi
 wait
-timing="--device cuda --repeats 9"
-wanted benchmark && rows inference-1 inference-8 step transformer criterion memory
+timing="--device cuda --repeats 9 --arithmetic $arithmetic"
+wanted benchmark && rows $rows_wanted
 for name in bccd cards; do
-  wanted $name && step $name 420 python tests/gpu/photos.py "$inputs" --data $name --seconds "${SECONDS_EACH:-60}" ${RECIPES:+--recipes $RECIPES} --out "$OUT/$name"
+  wanted $name && step $name 420 python tests/gpu/photos.py "$inputs" --data $name --seconds "${SECONDS_EACH:-60}" --recipes $recipes --compile --head --out "$OUT/$name"
+  wanted $name && [ -n "${COMPARE:-}" ] && step "$name-beside" 420 python tests/gpu/photos.py "$inputs" --data $name --seconds "${SECONDS_EACH:-60}" --recipes $COMPARE --out "$OUT/$name-beside"
 done
 finish
