@@ -178,6 +178,6 @@ def test_the_whole_rehearsal(tmp_path):
     done = subprocess.run(["bash", str(script), "--rehearse"], capture_output=True, text=True, env=os.environ | {"OUT": str(tmp_path)})
     assert done.returncode == 0, done.stdout + done.stderr
     steps = json.loads((tmp_path / "steps.json").read_text())
-    assert [s["step"] for s in steps] == ["prepare", "tests", "row-criterion", "row-transformer", "photos"] and not any(s["exit"] for s in steps)
+    assert [s["step"] for s in steps] == ["prepare", "tests", "row-criterion", "row-transformer", "pretrain", "photos"] and not any(s["exit"] for s in steps)
     assert json.loads((tmp_path / "benchmark.json").read_text())["rows"] and json.loads((tmp_path / "photos.json").read_text())["trainings"]
     assert "skipped=\"0\"" in (tmp_path / "tests.xml").read_text() and (tmp_path / "syncs.json").exists()

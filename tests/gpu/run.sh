@@ -7,15 +7,19 @@
 #   OUT=results bash tests/gpu/run.sh --rehearse                                  the same steps, tiny, on a CPU
 #
 # PART: tests, benchmark, screening, pretrain, bccd, cards; without any: all but screening. INPUTS names the prepared folder
-# (default: gpu_inputs), ROWS the rows of the benchmark, ARITHMETIC its kinds of arithmetic, SECONDS_EACH how long each training of bccd and cards lasts (default:
-# 60), RECIPES which (see photos.py), COMPARE what trains beside them without a head (default: nothing; faster-rcnn, say).
+# (default: gpu_inputs), ROWS the rows of the benchmark, ARITHMETIC its kinds of arithmetic, SECONDS_EACH how long each training
+# of bccd and cards lasts (default: 60), RECIPES which (see photos.py), COMPARE what trains beside them without a head (default:
+# nothing; faster-rcnn, say).
 #
 # What is not timed runs side by side first: the tests, the screening (recipes of photos.py for 60 seconds each, judged on
 # validation data), the head (PRETRAIN seconds of drawn scenes, default 100; kept in NANODETR_CACHE for a later call), and what
-# torch.compile has to compile, which the timed rows and trainings then find in its cache. Into $OUT go
-# steps.json (which step took how long and how it ended), a log per step, tests.xml, syncs.json, benchmark.json (for
-# NANODETR_GPU_BENCHMARK of notebook 17), a photos.json and pictures for each data set. A step that fails does not stop the
-# others; the exit status then is 1.
+# torch.compile has to compile, which the timed rows and trainings then find in its cache. With 16 processor cores, compiling
+# the training step beside a pretraining took more than 200 seconds: better give benchmark and pretrain a call each.
+#
+# Into $OUT go steps.json (which step took how long and how it ended), a log per step, tests.xml, syncs.json, benchmark.json
+# (for NANODETR_GPU_BENCHMARK of notebook 17), a photos.json and pictures for each data set; and all of that in all.tgz, renewed
+# after each step: fetch that one where only a few files come back. A step that fails does not stop the others; the exit status
+# then is 1.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 : "${OUT:?where should the results go? as in: OUT=results bash tests/gpu/run.sh}"
@@ -35,6 +39,7 @@ step() {  # step NAME SECONDS COMMAND...: at most so long; its output in $OUT/NA
   echo "$name: exit $code after $((SECONDS - start)) s"
   [ "$code" = 0 ] || tail -n 5 "$OUT/$name.log"
   echo "{\"step\": \"$name\", \"exit\": $code, \"seconds\": $((SECONDS - start))}" >> "$OUT/steps.jsonl"
+  tar czf "/tmp/all-$name.tgz" -C "$OUT" --exclude all.tgz . && mv "/tmp/all-$name.tgz" "$OUT/all.tgz"
 }
 
 rows() {  # rows ROW...: each in a process of its own, so that one that fails leaves the others; together in benchmark.json
