@@ -233,9 +233,9 @@ def more_val(root):
 
 
 def percent(root):
-    for k, name in enumerate("abcd"):
+    for k, name in enumerate("abcdefgh"):
         picture(root / f"JPEGImages/{name}.jpg", k, (640, 480)), put(root / f"Annotations/{name}.xml", xml(box=(25, 25, 75, 75), size=(640, 480)))
-    for split, names in (("train", "ab"), ("val", "cd")): put(root / f"ImageSets/Main/{split}.txt", "\n".join(names))
+    for split, names in (("train", "abcd"), ("val", "efgh")): put(root / f"ImageSets/Main/{split}.txt", "\n".join(names))
     return root
 
 
@@ -266,6 +266,18 @@ def doubled(root):
     return coco_set(root, data)
 
 
+def odd_corner(root):
+    data = coco([f"t{k}.jpg" for k in range(12)], box=(30, 20, 60, 44))
+    data["annotations"][0]["bbox"] = [40, 30, 5, 5]
+    return coco_set(root, data)
+
+
+def none_left():
+    data = coco(["t0.jpg", "t1.jpg"])
+    data["annotations"][0]["bbox"], data["annotations"][1]["iscrowd"] = [9, 9, 0, 5], 1
+    return data
+
+
 # name: (how to draw it, what check and train say: None when it is accepted without a word, "warning: ..." when with one, else the refusal)
 CASES = {
     "01 a root category of another name": (TOOLS["Roboflow COCO"][0], None),
@@ -281,11 +293,11 @@ CASES = {
     "11 two pictures of one stem": (lambda r: with_picture(with_text(voc(r), "Annotations/a.xml", xml(filename="IMG_7.HEIC")), "JPEGImages/a.png"), "a.jpg and a.png both are its picture"),
     "11 two folders with one name": (lambda r: with_picture(with_picture(one_json(r, "my.json", "cam1"), "cam2/a.jpg"), "cam2/b.jpg"), "its picture a.jpg may be cam1/a.jpg or cam2/a.jpg"),
     "11 two annotations of one picture": (lambda r: with_text(voc(r), "Annotations/a.XML", xml()), "annotates the same picture"),
-    "14 a little left": (lambda r: coco_set(r, coco(["t0.jpg", "t1.jpg", "t2.jpg"], box=(-3, 12, 16, 12))), "warning: 3 of 5 boxes leave their picture on one side (left)"),
-    "14 a little right": (lambda r: coco_set(r, coco(["t0.jpg", "t1.jpg", "t2.jpg"], box=(56, 12, 11, 12))), "warning: 3 of 5 boxes leave their picture on one side (right)"),
+    "14 a little left": (lambda r: coco_set(r, coco(["t0.jpg", "t1.jpg", "t2.jpg"], box=(-3, 12, 16, 12))), "warning: train: 3 of 3 boxes leave their picture on one side (left)"),
+    "14 a little right": (lambda r: coco_set(r, coco(["t0.jpg", "t1.jpg", "t2.jpg"], box=(56, 12, 11, 12))), "warning: train: 3 of 3 boxes leave their picture on one side (right)"),
     "14 a very little left": (lambda r: coco_set(r, coco(["t0.jpg", "t1.jpg"], box=(-0.6, 12, 16, 12))), None),
     "14 two corners": (lambda r: coco_set(r, coco(["t0.jpg", "t1.jpg"], box=(30, 20, 60, 44)), coco(["v0.jpg"], box=(10, 10, 30, 30))), "would fit as two corners x0, y0, x1, y1"),
-    "14 far outside": (lambda r: coco_set(r, coco(["t0.jpg", "t1.jpg", "t2.jpg"], box=(60, 12, 16, 12))), "3 of 5 box(es) lie mostly outside their picture"),
+    "14 far outside": (lambda r: coco_set(r, coco(["t0.jpg", "t1.jpg", "t2.jpg"], box=(60, 12, 16, 12))), "train: 3 of 3 box(es) lie mostly outside their picture"),
     "15 three hundred objects": (many, None),
     "20 persons of one's own": (lambda r: voc(r, classes=("person",)), None),
     "20 persons and helmets": (lambda r: voc(r, classes=("person", "helmet")), None),
@@ -294,6 +306,14 @@ CASES = {
     "21 fractions in VOC": (lambda r: voc(r, box=(0.25, 0.25, 0.75, 0.75)), "fractions of the picture, where pixels are meant"),
     "21 percent": (percent, "percent, where pixels are meant"),
     "21 pixels in YOLO": (lambda r: yolo(r, row="{k} 24 18 16 12\n"), "has numbers up to 32 where YOLO's format has fractions"),
+    "21 fractions in val alone": (lambda r: coco_set(r, None, coco(["v0.jpg", "v1.jpg"], box=(0.25, 0.25, 0.5, 0.5))), "val: 2 of 2 box(es) lie between 0 and 1: fractions"),
+    "21 fractions and one odd box": (lambda r: with_text(voc(r, "abcdef", "ef", box=(0.25, 0.25, 0.75, 0.75)), "Annotations/a.xml", xml()), "train: 3 of 4 box(es) lie between 0 and 1: fractions"),
+    "14 two corners in val alone": (lambda r: coco_set(r, None, coco(["v0.jpg", "v1.jpg"], box=(30, 20, 60, 44))), "val: 2 of 2 box(es) leave their picture, and 2 would fit as two corners"),
+    "14 two corners and one odd box": (odd_corner, "would fit as two corners x0, y0, x1, y1"),
+    "corners swapped": (lambda r: voc(r, box=(32, 24, 17, 13)), "2 of 2 box(es) have no area"),
+    "all objects are crowds": (lambda r: coco_set(r, coco(["t0.jpg", "t1.jpg"], iscrowd=1)), "no picture of the training split has an object that can be used: all 2 box(es) are dropped"),
+    "two boxes, one without area and one crowd": (lambda r: coco_set(r, none_left()), "no picture of the training split has an object that can be used"),
+    "no objects in val": (lambda r: with_text(with_text(voc(r), "Annotations/c.xml", xml(box=None)), "Annotations/d.xml", xml(box=None)), "warning: no picture of val has an object, so AP cannot be measured"),
     "25 a picture without annotation": (lambda r: with_list(with_picture(voc(r), "JPEGImages/empty.jpg"), "empty\n"), "warning: 1 picture(s) without annotation are left out: empty.jpg"),
     "25 a name without picture": (lambda r: with_list(voc(r), "ghost\n"), "ghost has neither picture nor annotation"),
     "26 parts and actions": (lambda r: with_text(voc(r), "Annotations/a.xml", xml(extra="<object><name>cup</name><part><name>head</name><bndbox><xmin>20</xmin><ymin>18</ymin><xmax>30</xmax>"

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from torch.utils.data import Dataset
 
 from .coco import coco_index, coco_records, read_coco
-from .judge import count_classes, first_files, judge_boxes, judge_classes, judge_pictures
+from .judge import count_classes, first_files, judge_boxes, judge_classes, judge_objects, judge_pictures
 from .layouts import LAYOUTS, Found, Tree, recognise, split_word
 from .photos import PhotoDataset
 from .records import Findings, Record, photo_of, check_records
@@ -272,11 +272,11 @@ def judge_folder(folder: Folder, tally: dict, complete: bool) -> None:
     "Judge a folder as a whole. complete: train and val must be there."
     role = {training_split(folder.splits): "train"} if complete else {}
     roles = {role.get(split, split): part for split, part in folder.splits.items()}
-    training = list({id(record): record for split in ("train", "val") for record in roles.get(split, [])}.values())
-    judge_boxes(folder.kind, folder.root, training or sum(roles.values(), []), tally, folder.findings)
+    judge_boxes(folder.kind, folder.root, {split: part for split, part in roles.items() if split in ("train", "val") or not complete}, tally, folder.findings)
     annotated = {role.get(split, split): both for split, both in folder.annotated.items()}
     counts, files = ({split: both[k] for split, both in annotated.items()} for k in (0, 1))
     judge_classes(folder.root, counts, files, folder.classes, folder.declared, folder.findings)
+    judge_objects(folder.root, roles, counts, folder.findings)
     judge_pictures(folder.root, roles, folder.findings)
     if complete: judge_splits(folder)
 

@@ -110,17 +110,16 @@ class Record:
 
 # %% ../../nbs/datasets/records.ipynb #81c049af
 def keep_boxes(record: Record, findings: Findings, tally: dict) -> None:
-    "Take out of a record the boxes that cannot be used, noting why; tally counts the boxes, and those outside on each side."
+    "Take out of a record the boxes that cannot be used, noting why; tally: the record of each box with a fault, by fault, and of each outside, by side."
     kept, (height, width) = [], record.size
     for one in record.objects:
         fault = box_fault(one.box, record.size)
         says = f"{one.entry or one.name} box {plain_box(one.written or one.box)}: {fault}"
-        tally["boxes"] = tally.get("boxes", 0) + 1
         if fault:
             x0, y0, x1, y1 = one.box
             sides = {"left": x0 < -0.5, "top": y0 < -0.5, "right": x1 > width + 0.5, "bottom": y1 > height + 0.5}
-            for side in (side for side, out in sides.items() if out): tally.setdefault(side, []).append(record.source)
-            tally.setdefault(fault, []).append(record.source)
+            for side in (side for side, out in sides.items() if out): tally.setdefault(side, []).append(record)
+            tally.setdefault(fault, []).append(record)
         if fault == "not a number": findings.error(record.source, says, "mend the annotation")
         elif fault in ("no area", "outside the image"): findings.warning(record.source, says, "it is dropped: mend or remove it", "dropped", record.picture)
         elif fault == "mostly outside the image": findings.warning(record.source, says, "it is cut at the edge: mend or remove it", "cut", record.picture)
@@ -162,8 +161,8 @@ def look_at(record: Record, findings: Findings, decode: bool) -> bool:
 def check_records(records: list, classes: list, findings: Findings, decode: bool = False) -> tuple:
     """Check records: their pictures, class names and boxes. decode: every picture completely, not only its header.
 
-    Returns (the good records, without the boxes that cannot be used; a dict: "boxes", their number, and those that leave their
-    picture "left", "top", "right", "bottom", and by fault, as lists of files).
+    Returns (the good records, without the boxes that cannot be used; a dict with the record of each box that leaves its picture
+    "left", "top", "right" or "bottom", and of each box with a fault, by fault).
     """
     good, tally, known = [], {}, set(classes)
     for record in records:
@@ -174,7 +173,7 @@ def check_records(records: list, classes: list, findings: Findings, decode: bool
         keep_boxes(record, findings, tally)
         good.append(record)
     if over := tally.get("reaches outside the image"):
-        findings.note(over[0], f"{len(over)} box(es) reach a little outside their picture and are cut at the edge, the first in this file")
+        findings.note(over[0].source, f"{len(over)} box(es) reach a little outside their picture and are cut at the edge, the first in this file")
     return good, tally
 
 # %% ../../nbs/datasets/records.ipynb #810be175
