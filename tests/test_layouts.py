@@ -266,6 +266,17 @@ def doubled(root):
     return coco_set(root, data)
 
 
+def capital_endings(root):
+    for path in list(yolo(root).rglob("labels/*/*.txt")): path.rename(path.with_suffix(".TXT"))
+    return root
+
+
+def deep(root):
+    voc(root, ending=".png")
+    for name in "abcd": Image.fromarray(np.random.default_rng(0).integers(0, 4000, (48, 64)).astype(np.uint16)).save(root / f"JPEGImages/{name}.png")
+    return root
+
+
 def odd_corner(root):
     data = coco([f"t{k}.jpg" for k in range(12)], box=(30, 20, 60, 44))
     data["annotations"][0]["bbox"] = [40, 30, 5, 5]
@@ -350,6 +361,17 @@ CASES = {
     "outlines in YOLO": (lambda r: yolo(r, row="{k} 0.25 0.25 0.5 0.25 0.5 0.5\n"), None),
     "keypoints in YOLO": (lambda r: yolo(r, row="{k} 0.375 0.375 0.25 0.25 0.3 0.3 2 0.4 0.4 1\n", yaml="train: images/train\nval: images/val\nkpt_shape: [2, 3]\nnames: [cup, spoon]\n"), None),
     "detections in YOLO": (lambda r: yolo(r, row="{k} 0.375 0.375 0.25 0.25 0.9\n"), "is not a class and four fractions"),
+    "two pictures of one label file": (lambda r: with_picture(yolo(r), "images/train/train0.png"), "train0.jpg and train0.png both are its picture"),
+    "YOLO in capitals": (lambda r: yolo(r, "Images/{split}", "Labels/{split}", "train: Images/train\nval: Images/val\nnames: [cup, spoon]\n"), None),
+    "YOLO with .TXT": (capital_endings, None),
+    "YOLO with valid": (lambda r: yolo(r, yaml="train: images/train\nvalid: images/val\nnames: [cup, spoon]\n"), None),
+    "a class without name in YOLO": (lambda r: yolo(r, yaml="train: images/train\nval: images/val\nnames: ['', spoon]\n"), "has no name for class 0"),
+    "a class without name in COCO": (lambda r: coco_set(r, coco(["t0.jpg"], [{"id": 1, "name": " "}])), "category 1 has an empty name"),
+    "an empty line among the names": (lambda r: yolo(r, "{split}", "{split}", "cup\n\nspoon\n", "2 0.375 0.375 0.25 0.25\n", file="classes.txt"), "has no name for class 1"),
+    "a missing picture in COCO": (lambda r: (coco_set(r) / "images/t0.jpg").unlink() or r, "images/t0.jpg: no such picture"),
+    "annotated pictures beside train": (lambda r: flat(flat(flat(r, where="train"), where="val"), where="plane"), "warning: 4 annotated picture(s), this one first, lie beside the folders of the splits"),
+    "annotated YOLO pictures beside train": (lambda r: yolo(r, "{split}", "{split}", "cup\nspoon\n", splits=("train", "val", "plane"), file="classes.txt"), "warning: 2 annotated picture(s), this one first, lie beside"),
+    "12 bits in a file of 16": (deep, "warning: is nearly black; look at it; was it saved with more than 8 bits?"),
     "no label files": (lambda r: shutil.rmtree(yolo(r) / "labels") or r, "none of the 2 pictures of train has a label file"),
     "no names of classes": (lambda r: yolo(r, "images", "labels", None, splits=("t",)), "no names of the classes"),
     "a yaml that says two things": (lambda r: yolo(r, yaml="train: images/train\nval: images/val\nnc: 3\nnames: [cup, spoon]\n"), "says nc: 3 and names 2 classes"),
@@ -421,6 +443,7 @@ def test_flags_that_make_no_sense(tmp_path, capsys):
     root = voc(tmp_path / "set")
     for share in ("0", "1", "-0.2", "nan", "20"):
         assert main(["check", str(root), "--val-share", share]) == 2 and "between 0 and 1" in capsys.readouterr().err
+    assert main(["check", str(root), "--seed", "-1"]) == 2 and "seed is -1, but must be" in capsys.readouterr().err
     assert main(["check", str(root), "--val-share", "0.2"]) == 1 and "has a val split of its own; leave out --val-share" in capsys.readouterr().out
 
 
@@ -507,6 +530,80 @@ def test_a_file_system_that_ignores_case(tmp_path, monkeypatch):
     assert check_dataset(tmp_path / "coco").ok and check_dataset(tmp_path / "voc").ok
 
 
+@pytest.mark.parametrize("line", ["JPEGImages/{}.jpg", "./JPEGImages/{}.jpg", "C:\\data\\JPEGImages\\{}.jpg", "/home/me/set/JPEGImages/{}.jpg", "Annotations/{}.xml",
+                                  "JPEGImages/{0}.jpg Annotations/{0}.xml", "./JPEGImages/{0}.jpg\t./Annotations/{0}.xml", "# a list\n{}"])
+def test_lists_with_paths(line, tmp_path):
+    root = voc(tmp_path, ["cam/a", "cam/b", "cam/c", "cam/d"])
+    for split, names in (("train", "ab"), ("val", "cd")): put(root / f"ImageSets/Main/{split}.txt", "".join(line.format(f"cam/{name}") + "\n" for name in names))
+    assert check_dataset(root).ok and open_sets(root).names("train") == ["JPEGImages/cam/a.jpg", "JPEGImages/cam/b.jpg"]
+
+
+@pytest.mark.parametrize("text, encoding, says", [("чашка", "cp1251", "read as Windows-1252"), ("컵컵컵", "cp949", "read as "), ("Krug für Öl", "cp1252", "read as Windows-1252"),
+                                                 ("чашка", "utf-8", None), ("чашка", "utf-16", None), ("cup", "ascii", None)])
+def test_a_guessed_encoding_is_said(text, encoding, says, tmp_path, capsys):
+    root = voc(tmp_path / "set", classes=("cup",))
+    (root / "Annotations/a.xml").write_bytes(xml(text).encode(encoding))
+    report = str(check_dataset(root))
+    assert stage_of_train(root) == ""
+    for said in (report, capsys.readouterr().err):
+        if says: assert f"a.xml: does not say its encoding, and is {says}" in said and 'begin it with <?xml version="1.0" encoding="..."?>' in said
+        else: assert "its encoding" not in said
+    if encoding != "cp1251": return
+    (root / "Annotations/a.xml").write_bytes(f'<?xml version="1.0" encoding="cp1251"?>{xml(text)}'.encode("cp1251"))
+    assert "чашка" in str(check_dataset(root)) and "its encoding" not in str(check_dataset(root))
+    root = yolo(tmp_path / "yolo", yaml=None)
+    (root / "data.yaml").write_bytes("train: images/train\nval: images/val\nnames: [чашка, ложка]\n".encode("cp1251"))
+    assert "data.yaml: does not say its encoding, and is read as Windows-1252" in str(check_dataset(root))
+
+
+@pytest.mark.parametrize("draw, options, there", [
+    (lambda r: one_json(r, "labels_my-test-export.json"), {"val_share": 0.5}, {"train": 2, "val": 2}),
+    (lambda r: one_json(r, "my_test.json"), {}, {"test": 4}),
+    (lambda r: flat(flat(r, where="test_drive"), where="cam"), {"val_share": 0.5}, {"train": 2, "val": 2, "test": 4})])
+def test_words_in_names(draw, options, there, tmp_path):
+    assert {split: len(part) for split, part in check_dataset(draw(tmp_path / "set"), **options).folder.splits.items()} == there
+
+
+def test_a_file_in_place_of_the_folder(tmp_path):
+    with pytest.raises(DataError, match="a.xml: is a file, where a folder is wanted; give the folder"): open_sets(voc(tmp_path) / "Annotations/a.xml")
+
+
+@pytest.mark.parametrize("draw, parts", [(lambda r: yolo(r), ("images/train", "labels/train")), (lambda r: voc(r, ["cam/a", "cam/b", "c", "d"]), ("JPEGImages/cam", "Annotations/cam"))])
+def test_linked_folders_of_pictures(draw, parts, tmp_path):
+    root = draw(tmp_path / "set")
+    for part in parts:
+        shutil.move(root / part, tmp_path / part.replace("/", "-"))
+        (root / part).symlink_to(tmp_path / part.replace("/", "-"))
+    if "images" in parts[0]:  # one folder deeper
+        for part in parts:
+            (root / part).unlink(), (root / part).mkdir()
+            (root / part / "sub").symlink_to(tmp_path / part.replace("/", "-"))
+    assert check_dataset(root).ok and len(open_sets(root).splits["train"]) == 2
+
+
+def test_folders_that_cannot_be_read(tmp_path, monkeypatch):
+    root, closed, scandir = voc(tmp_path / "set"), [], os.scandir
+
+    def refusing(path="."):
+        if os.path.basename(os.fspath(path)) in closed: raise PermissionError(13, "Permission denied", os.fspath(path))
+        return scandir(path)
+    (root / "private").mkdir()
+    monkeypatch.setattr(os, "scandir", refusing)
+    closed[:] = ["private"]
+    report = check_dataset(root)
+    assert report.ok and "warning private: this folder cannot be read (Permission denied), and counts as empty" in str(report)
+    for closed[:] in (["JPEGImages"], ["set"]):
+        with pytest.raises(DataError, match=f"{closed[0]}: cannot be read .Permission denied.; check the folder's rights"): check_dataset(root)
+
+
+def test_names_that_command_a_terminal(tmp_path, capsys):
+    root = voc(tmp_path / "set", ["a\nb", "c\x1b[31m", "d", "e"], ["d", "e"], classes=("red\ncup",), lists=False)
+    for path in root.glob("Annotations/[ac]*"): path.write_text("<annotation>")
+    assert main(["check", str(root), "--val-share", "0.5"]) == 1
+    said = capsys.readouterr().out
+    assert "a\\nb.xml: broken XML" in said and "c\\x1b[31m.xml: broken XML" in said and "red cup" in said and "\x1b" not in said
+
+
 def test_links_are_followed_and_circles_are_not(tmp_path):
     root = coco_set(tmp_path / "set")
     shutil.move(root / "images", tmp_path / "elsewhere")
@@ -557,6 +654,11 @@ def test_nothing_to_divide(tmp_path):
         with pytest.raises(DataError, match="between 0 and 1"): share_out(records_of("ab"), share)
 
 
+def test_a_division_that_fails_says_so_once(tmp_path):
+    report = check_dataset(flat(tmp_path, names="a"), val_share=0.5)
+    assert "error   --val-share 0.5: a set of 1 picture(s) cannot be divided; annotate more\n" in str(report)
+
+
 # ---------------------------------------------------------------- YAML
 
 @given(st.lists(st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Zl", "Zp"], exclude_characters="\ufeff\x85"), min_size=1, max_size=8), min_size=1, max_size=4),
@@ -588,6 +690,31 @@ def test_a_page_is_one_file_and_never_over_another(tmp_path, capsys):
     assert main(["check", str(root), "--html", str(page)]) == 2 and page.read_text(encoding="utf-8") == text
     assert "is there already" in capsys.readouterr().err
     assert main(["check", str(root), "--html", str(tmp_path / "no/where.html")]) == 2
+
+
+def test_a_page_of_names_that_are_no_text(tmp_path, capsys):
+    root, odd = voc(tmp_path / "set", lists=False), os.fsdecode(b"a\xe9")
+    try: (root / "JPEGImages/a.jpg").rename(root / f"JPEGImages/{odd}.jpg")
+    except OSError: pytest.skip("a file system whose names are text")
+    (root / "Annotations/a.xml").rename(root / f"Annotations/{odd}.xml")
+    assert main(["check", str(root), "--val-share", "0.5", "--html", str(tmp_path / "odd.html")]) == 0
+    coco_set(tmp_path / "coco", *(coco([f"{split}.jpg"], [{"id": 1, "name": "cup\ud800"}]) for split in "tv"))
+    assert main(["check", str(tmp_path / "coco"), "--html", str(tmp_path / "coco.html")]) == 0
+    assert "a\\udce9.jpg" in (tmp_path / "odd.html").read_text(encoding="utf-8") and "cup\\ud800" in (tmp_path / "coco.html").read_text(encoding="utf-8")
+
+
+def test_a_page_without_room_leaves_nothing_behind(tmp_path, monkeypatch, capsys):
+    root, page = voc(tmp_path / "set"), tmp_path / "check.html"
+
+    def full(self, text, **_):
+        self.write_bytes(text.encode()[:100])
+        raise OSError(28, "No space left on device")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        assert main(["check", str(root), "--html", str(page)]) == 2
+    said = capsys.readouterr()
+    assert "no problems" in said.out and "check.html: cannot be written (No space left on device); make room, or choose another place" in said.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["set"] and main(["check", str(root), "--html", str(page)]) == 0
 
 
 # ---------------------------------------------------------------- hostile files

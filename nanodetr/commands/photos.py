@@ -85,16 +85,20 @@ def read_division(model_path, split: str, spec) -> dict:
 def check_command(args) -> int:
     "Print what is in a data set and what is wrong with it, and with --html write a page of its pictures; 1 when training would refuse it."
     from nanodetr.data import check_dataset
+    from nanodetr.runs.plan import check_setting
 
     page = getattr(args, "html", None)
+    if getattr(args, "seed", None) is not None: check_setting("seed", args.seed)
     if page:
+        from nanodetr.commands.outputs import write_new
         from nanodetr.datasets.page import check_page, new_page
+        from nanodetr.datasets.text import one_line, refuse_file
         new_page(page)  # before the long work
     found = check_dataset(args.path, **reading(args))
+    print(found, flush=True)
     if page:
-        try:
-            with open(page, "x", encoding="utf-8") as file: file.write(check_page(found))
-        except FileExistsError: new_page(page)
-    print(found)
-    if page: print(f"look at {page}")
+        text = check_page(found)
+        try: write_new(page, lambda place: place.write_text(text, encoding="utf-8"), "the page")
+        except OSError as error: refuse_file(page, f"cannot be written ({one_line(error.strerror)})", "make room, or choose another place")
+        print(f"look at {page}")
     return 0 if found.ok else 1

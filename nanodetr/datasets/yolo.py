@@ -94,7 +94,7 @@ def yaml_block(lines: list) -> str | list | dict:
     return yaml_text(" ".join(rows))
 
 
-def read_yaml(path: str | Path, keys: tuple = ("path", "train", "val", "test", "names", "nc", "kpt_shape")) -> dict:
+def read_yaml(path: str | Path, keys: tuple = ("path", "train", "val", "valid", "test", "names", "nc", "kpt_shape")) -> dict:
     """{key: text, list or dict of texts} of those keys that a YAML file has at its top level.
 
     It reads what data.yaml files use: plain and quoted texts, lists and dicts in brackets or one entry per line. Raises DataError
@@ -128,6 +128,7 @@ def yolo_classes(names, path: Path, count: str = "") -> list:
         names = [names[str(k)] for k in range(len(names))]
     if not isinstance(names, list) or not names: refuse_file(path, "lists no names of classes", "write names: [cat, dog]")
     names = [clean_name(name) for name in names]
+    if "" in names: refuse_file(path, f"has no name for class {names.index('')}", "give each class a name; a line for each, if it is a list, and no empty one")
     if len(set(names)) < len(names): refuse_file(path, f"has the class {next(n for n in names if names.count(n) > 1)!r} twice", "give each class a name of its own")
     if str(count).isdigit() and int(count) != len(names): refuse_file(path, f"says nc: {count} and names {len(names)} classes", "correct one of them")
     return names
@@ -163,11 +164,11 @@ def yolo_pictures(place: Path, base: Path, source: Path, allow_outside: bool, fi
 
 
 def label_file(picture: Path) -> Path:
-    "The label file of a picture: in labels/ where the picture is in images/, or beside it; None when there is none."
-    parts = list(picture.with_suffix(".txt").parts)
+    "The label file of a picture: in labels/ where the picture is in images/, or beside it, in capitals or not; None when there is none."
+    parts, plain = picture.parts, picture.with_suffix("")
     last = max((k for k, part in enumerate(parts[:-1]) if part.lower() == "images"), default=None)
-    places = [picture.with_suffix(".txt")]
-    if last is not None: places.insert(0, Path(*parts[:last], "labels", *parts[last + 1:]))
+    homes = [] if last is None else [Path(*parts[:last], name, *parts[last + 1:]).with_suffix("") for name in ("labels", "Labels", "LABELS")]
+    places = (home.with_name(home.name + ending) for home in [*homes, plain] for ending in (".txt", ".TXT"))
     return next((path for path in places if path.is_file()), None)
 
 # %% ../../nbs/datasets/yolo.ipynb #1b393049
@@ -187,7 +188,7 @@ def read_data_yaml(path: Path, base: Path, findings: Findings, allow_outside: bo
     said, splits = read_yaml(path), {}
     classes = yolo_classes(said.get("names"), path, said.get("nc", ""))
     for split in ("train", "val", "test"):
-        values = said.get(split) or []
+        values = said.get(split) or split == "val" and said.get("valid") or []
         if isinstance(values, dict): refuse_file(path, f"{split} is not a path or a list of paths", "name a folder of pictures")
         found = []
         for value in [values] if isinstance(values, str) else values:
@@ -205,10 +206,11 @@ def where_test_is(base: Path, said: dict, value: str, path: Path) -> Path:
 
 def yolo_records(found: YoloSet, split: str, base: Path, findings: Findings) -> list:
     "The records of a split. Pictures without a label file are backgrounds, as the format says; how many there are is noted."
-    records, bare = [], []
+    records, bare, labelled = [], [], {}
     for picture in found.splits[split]:
         labels = label_file(picture)
         if labels is None: bare.append(picture)
+        elif labelled.setdefault(labels, picture) != picture: findings.error(labels, f"{labelled[labels].name} and {picture.name} both are its picture", "rename or remove one of them")
         name = name_key(picture.relative_to(base) if picture.is_relative_to(base) else picture.name).rpartition(".")[0]
         records.append(yolo_record(picture, labels, name, found.classes, findings, found.keypoints))
     if bare and len(bare) == len(records):
