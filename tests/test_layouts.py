@@ -321,10 +321,12 @@ CASES = {
     "21 fractions and one odd box": (lambda r: with_text(voc(r, "abcdef", "ef", box=(0.25, 0.25, 0.75, 0.75)), "Annotations/a.xml", xml()), "train: 3 of 4 box(es) lie between 0 and 1: fractions"),
     "14 two corners in val alone": (lambda r: coco_set(r, None, coco(["v0.jpg", "v1.jpg"], box=(30, 20, 60, 44))), "val: 2 of 2 box(es) leave their picture, and 2 would fit as two corners"),
     "14 two corners and one odd box": (odd_corner, "would fit as two corners x0, y0, x1, y1"),
+    "two corners in YOLO": (lambda r: yolo(r, row="{k} 0.6 0.6 0.9 0.95\n"), "2 of 2 box(es) leave their picture, and 2 would fit as two corners x0, y0, x1, y1, where YOLO has centre and size"),
+    "width and height in VOC": (lambda r: voc(r, "abcdef", "", box=(17, 13, 32, 24)) and with_text(with_text(voc(r, "abcdef", "ef"), "Annotations/a.xml", xml(box=(40, 30, 16, 12))), "Annotations/b.xml", xml(box=(50, 20, 10, 12))), "2 of 4 box(es) have no area"),
     "corners swapped": (lambda r: voc(r, box=(32, 24, 17, 13)), "2 of 2 box(es) have no area"),
     "all objects are crowds": (lambda r: coco_set(r, coco(["t0.jpg", "t1.jpg"], iscrowd=1)), "no picture of the training split has an object that can be used: all 2 box(es) are dropped"),
     "two boxes, one without area and one crowd": (lambda r: coco_set(r, none_left()), "no picture of the training split has an object that can be used"),
-    "no objects in val": (lambda r: with_text(with_text(voc(r), "Annotations/c.xml", xml(box=None)), "Annotations/d.xml", xml(box=None)), "warning: no picture of val has an object, so AP cannot be measured"),
+    "no objects in val": (lambda r: with_text(with_text(voc(r), "Annotations/c.xml", xml(box=None)), "Annotations/d.xml", xml(box=None)), "warning: no picture of val has an object; without one, AP cannot be measured"),
     "25 a picture without annotation": (lambda r: with_list(with_picture(voc(r), "JPEGImages/empty.jpg"), "empty\n"), "warning: 1 picture(s) without annotation are left out: empty.jpg"),
     "25 a name without picture": (lambda r: with_list(voc(r), "ghost\n"), "ghost has neither picture nor annotation"),
     "26 parts and actions": (lambda r: with_text(voc(r), "Annotations/a.xml", xml(extra="<object><name>cup</name><part><name>head</name><bndbox><xmin>20</xmin><ymin>18</ymin><xmax>30</xmax>"
@@ -371,6 +373,9 @@ CASES = {
     "a missing picture in COCO": (lambda r: (coco_set(r) / "images/t0.jpg").unlink() or r, "images/t0.jpg: no such picture"),
     "annotated pictures beside train": (lambda r: flat(flat(flat(r, where="train"), where="val"), where="plane"), "warning: 4 annotated picture(s), this one first, lie beside the folders of the splits"),
     "annotated YOLO pictures beside train": (lambda r: yolo(r, "{split}", "{split}", "cup\nspoon\n", splits=("train", "val", "plane"), file="classes.txt"), "warning: 2 annotated picture(s), this one first, lie beside"),
+    "label files without pictures": (lambda r: with_text(yolo(r), "labels/train/lost.txt", "0 0.5 0.5 0.1 0.1"), "warning: 1 label file(s), this one first, have no picture"),
+    "classes that hardly differ": (lambda r: voc(r, classes=("Cup", "cup")), "warning: classes 'Cup' and 'cup' count as different, and hardly differ"),
+    "the other case of a picture's ending": (lambda r: (coco_set(r) / "images/t0.jpg").rename(r / "images/t0.JPG") and r, None),
     "12 bits in a file of 16": (deep, "warning: is nearly black; look at it; was it saved with more than 8 bits?"),
     "no label files": (lambda r: shutil.rmtree(yolo(r) / "labels") or r, "none of the 2 pictures of train has a label file"),
     "no names of classes": (lambda r: yolo(r, "images", "labels", None, splits=("t",)), "no names of the classes"),
@@ -536,6 +541,20 @@ def test_lists_with_paths(line, tmp_path):
     root = voc(tmp_path, ["cam/a", "cam/b", "cam/c", "cam/d"])
     for split, names in (("train", "ab"), ("val", "cd")): put(root / f"ImageSets/Main/{split}.txt", "".join(line.format(f"cam/{name}") + "\n" for name in names))
     assert check_dataset(root).ok and open_sets(root).names("train") == ["JPEGImages/cam/a.jpg", "JPEGImages/cam/b.jpg"]
+
+
+@pytest.mark.parametrize("before", ["/home/me/set/images/", "C:\\Users\\me\\images\\", "/data/local-files/?d=images/", "https://label.studio/data/upload/1/"])
+def test_paths_of_another_machine(before, tmp_path):
+    "Their ends are looked for in the set."
+    root = one_json(tmp_path / "coco", "result.json", "images", prefix=before)
+    assert check_dataset(root, val_share=0.5).ok and open_sets(root, val_share=0.5).root == root
+    (root / "images/a.jpg").rename(tmp_path / "a.jpg")
+    assert not check_dataset(root, val_share=0.5).ok
+    if "images" not in before: return
+    before = before.partition("images")[0].replace("?d=", "")
+    lists = yolo(tmp_path / "lists", yaml=f"train: train.txt\nval: '{before}images/val'\nnames: [cup, spoon]\n")
+    put(lists / "train.txt", "".join(f"{before}images/train/train{k}.jpg\n" for k in range(2)) + "# the end\n")
+    assert check_dataset(lists).ok and open_sets(lists).names("train") == ["images/train/train0.jpg", "images/train/train1.jpg"]
 
 
 @pytest.mark.parametrize("text, encoding, says", [("чашка", "cp1251", "read as Windows-1252"), ("컵컵컵", "cp949", "read as "), ("Krug für Öl", "cp1252", "read as Windows-1252"),

@@ -10,6 +10,7 @@ __all__ = ['READERS', 'SHAPES', 'read_voc_kind', 'coco_finder', 'one_file', 'rea
 
 # %% ../../nbs/datasets/folders.ipynb #ade00005
 import os
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -26,7 +27,7 @@ from .splits import share_out
 from .text import name_key, path_inside, refuse_file
 from .voc import declared_classes, listed_names, read_parts, voc_classes, voc_records
 from .wild import WildDataset
-from .yolo import label_file, yolo_records
+from .yolo import label_file, path_ends, yolo_records
 from ..errors import DataError
 
 # %% ../../nbs/datasets/folders.ipynb #51ccea03
@@ -50,19 +51,25 @@ def read_voc_kind(found: Found, wanted: list, findings: Findings, options: dict)
 def coco_finder(root: Path, tree: Tree, path: Path, split: str, allow_outside: bool):
     "A function that gives the path of a picture for the file_name that a COCO file uses, or raises a DataError."
     files = {name_key(name): name for name in tree.files}
+    lower = Counter(map(str.lower, files))
+    loose = {key.lower(): name for key, name in files.items() if lower[key.lower()] == 1}  # written on Windows, IMG.JPG may be IMG.jpg
     part = path.stem.replace("instances_", "")
     usual = [path.parent.relative_to(root).as_posix(), part, f"images/{part}", split, f"images/{split}", "images/default", "images", "data", "JPEGImages", "."]
     usual += ["valid", "images/valid"] * (split == "val")
     homes = {PurePosixPath(name).parent for name in tree.pictures}
     others = [place for place in sorted(map(str, homes)) if place not in usual and not (split != "all" and any(split_word(part) not in ("", split) for part in PurePosixPath(place).parts))]
 
-    def at(place: str, name: str) -> str: return files.get(os.path.normpath(f"{place}/{name}").replace(os.sep, "/"))
+    def at(place: str, name: str) -> str:
+        key = os.path.normpath(f"{place}/{name}").replace(os.sep, "/")
+        return files.get(key) or loose.get(key.lower())
 
     def find(name: str) -> Path:
         plain = name_key(name)
-        if not plain.startswith("/") and plain[1:2] != ":":
-            place = next((place for place in usual if at(place, plain)), None)
-            if place: return root / at(place, plain)
+        foreign = re.match(r"/|[A-Za-z]:/|\w+://", plain)  # a path of another machine, or an address: its end may be here
+        for end in [] if foreign and allow_outside and Path(plain).is_file() else path_ends(plain)[1:] if foreign else [plain]:
+            place = next((place for place in usual if at(place, end)), None)
+            if place: return root / at(place, end)
+        if not foreign:
             there = [at(place, plain) for place in others if at(place, plain)]
             if len(there) > 1: refuse_file(path, f"its picture {name} may be {there[0]} or {there[1]}", "write the folder into file_name")
             if there: return root / there[0]

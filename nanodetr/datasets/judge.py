@@ -7,6 +7,7 @@ __all__ = ['UNLISTED', 'MOST', 'many', 'format_fault', 'judge_boxes', 'judge_sid
            'first_files', 'listing', 'judge_encodings', 'judge_classes', 'judge_objects', 'judge_pictures']
 
 # %% ../../nbs/datasets/judge.ipynb #139a7317
+import re
 from collections import Counter, defaultdict
 from difflib import get_close_matches
 from pathlib import Path
@@ -30,9 +31,13 @@ def format_fault(kind: str, records: list, tally: dict) -> tuple:
     over, under = (max(out.get(side, 0) for side in sides) for sides in (("right", "bottom"), ("left", "top")))
     fractions = sum(max(box) <= 1 and min(size) > 2 for box, size in boxes)
     percent = sum(max(box) <= 100 and min(size) >= 250 for box, size in boxes)
-    corners = sum(x < w and y < h and min(x, y) >= 0 and w <= size[1] + 1 and h <= size[0] + 1 for (x, y, w, h), size in boxes)
+    if kind == "yolo": rows = [((x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0, 1, 1) for (x0, y0, x1, y1), _ in boxes]
+    else: rows = [(*box, size[1] + 1, size[0] + 1) for box, size in boxes]
+    corners = sum(0 <= x < w <= width and 0 <= y < h <= height for x, y, w, h, width, height in rows)
     if kind == "yolo":
-        most = max(max(box) for box, _ in boxes)
+        most, left = max(max(box) for box, _ in boxes), max(over, under, far)
+        if 10 * corners >= 9 * count and 5 * left >= count:
+            return f"{left} of {count} box(es) leave their picture, and {corners} would fit as two corners x0, y0, x1, y1, where YOLO has centre and size", "export in YOLO's format"
         if most > 2 and far: return f"has numbers up to {most:g} where YOLO's format has fractions", "export in YOLO's format, or divide by the pictures' width and height"
     elif many(fractions, count):
         return f"{fractions} of {count} box(es) lie between 0 and 1: fractions of the picture, where pixels are meant", "export in pixels, or multiply by the pictures' width and height"
@@ -43,7 +48,7 @@ def format_fault(kind: str, records: list, tally: dict) -> tuple:
         return f"{max(over, far)} of {count} box(es) leave their picture, and {corners} would fit as two corners x0, y0, x1, y1, where COCO has x, y, width, height", \
                "subtract: width = x1 - x0, height = y1 - y0"
     if far > 1 and many(far, count): return f"{far} of {count} box(es) lie mostly outside their picture", "check the export: the boxes may belong to pictures of another size, or be in another format"
-    if 2 * flat > count: return f"{flat} of {count} box(es) have no area", "check the export: corners may be swapped, or width and height stand where a corner is meant"
+    if flat > 1 and 5 * flat >= count: return f"{flat} of {count} box(es) have no area", "check the export: corners may be swapped, or width and height stand where a corner is meant"
 
 
 def judge_boxes(kind: str, where, splits: dict, tally: dict, findings: Findings) -> None:
@@ -115,6 +120,10 @@ def judge_classes(where, counts: dict, files: dict, classes: list, declared: boo
                              "move a picture of it to train, or correct the name")
     slips = {name: other for name in total if (other := likely_class(name, total))}
     for name, other in sorted(slips.items()): findings.warning(anywhere[name], f"unknown class {name!r}, perhaps {other!r} is meant", "correct the name")
+    alike = defaultdict(list)
+    for name in sorted(total): alike[" ".join(re.split(r"[\s_-]+", name.casefold()))].append(name)
+    for names in alike.values():
+        if len(names) > 1 and not set(names) & set(slips): findings.warning(anywhere[names[0]], f"classes {' and '.join(map(repr, names))} count as different, and hardly differ", "if they are one, give them one name")
     empty = [name for name in classes if name not in total]
     if declared and empty and total and "train" in counts: findings.warning(where, f"{len(empty)} class(es) are listed and have no object: {listing(empty)}", "take them out of the list, or annotate some")
     few = [f"{name} ({train[name]})" for name in sorted(train) if train[name] < 5 and name not in slips]
@@ -123,11 +132,12 @@ def judge_classes(where, counts: dict, files: dict, classes: list, declared: boo
 # %% ../../nbs/datasets/judge.ipynb #64cdd7d3
 def judge_objects(where, splits: dict, annotated: dict, findings: Findings) -> None:
     "Note a training or validation split in which no object is left to learn or to find. annotated: {split: objects by class}, with those that cannot be used."
-    for split, says in ("train", "no picture of the training split has an object"), ("val", "no picture of val has an object, so AP cannot be measured"):
+    for split, name in ("train", "the training split"), ("val", "val"):
         drawn, records = annotated.get(split, Counter()).total(), splits.get(split, [])
         if split not in splits or not records and (drawn or findings.of("error")) or any(not one.iscrowd for record in records for one in record.objects): continue
-        says += f" that can be used: all {drawn} box(es) are dropped, or are drawn around groups (iscrowd)" * (drawn > 0)
-        (findings.error if split == "train" else findings.warning)(where, says, "mend the annotations" if drawn else "annotate some")
+        says = f"no picture of {name} has an object" + f" that can be used: all {drawn} box(es) are dropped, or are drawn around groups (iscrowd)" * (drawn > 0)
+        if split == "train": findings.error(where, says, "mend the annotations" if drawn else "annotate some")
+        else: findings.warning(where, says, "without one, AP cannot be measured")
 
 
 MOST = 100  # detections of a picture that COCO's evaluation counts

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['yolo_row', 'yolo_record', 'yaml_text', 'yaml_uncommented', 'yaml_flow', 'yaml_block', 'read_yaml', 'yolo_classes',
-           'yolo_place', 'yolo_pictures', 'label_file', 'YoloSet', 'read_data_yaml', 'where_test_is', 'yolo_records']
+           'yolo_place', 'yolo_pictures', 'path_ends', 'there_inside', 'listed_picture', 'label_file', 'YoloSet',
+           'read_data_yaml', 'where_test_is', 'note_lost_labels', 'yolo_records']
 
 # %% ../../nbs/datasets/yolo.ipynb #38abbdfb
 import math
@@ -143,6 +144,7 @@ def yolo_place(base: Path, path: str, value: str, source: Path, allow_outside: b
         try: there = path_inside(base, name, source)
         except DataError: continue
         if there.exists(): return there
+    if there := there_inside(base, path_ends(value)[1:], source, Path.exists) if not allow_outside and re.match(r"/|[A-Za-z]:/", plain) else None: return there
     if allow_outside:
         for there in (path_inside(base, f"{path}/{plain}" if path else plain, source, True), path_inside(base, plain, source, True)):
             if there.exists(): return there
@@ -154,13 +156,28 @@ def yolo_pictures(place: Path, base: Path, source: Path, allow_outside: bool, fi
     "The pictures of a folder, folders below included, or those that a list file names."
     if place.is_dir(): return [path for path in visible_files(place, deep=True) if is_picture(path)]
     if place.suffix.lower() != ".txt": refuse_file(source, f"names {place.name}, which is neither a folder nor a list", "name a folder of pictures")
-    found = []
-    for line in text_lines(place):
-        inner = re.sub(r"^(\.\./|\./)+", "", line.replace("\\", "/"))
-        tries = [findings.reading(path_inside, base, name, place, allow_outside) for name in dict.fromkeys((inner if not allow_outside else line, inner, inner.partition("/")[2] or inner))]
-        tries = [path for path in tries if path]
-        if tries: found.append(next((path for path in tries if path.is_file()), tries[0]))
-    return found
+    found = [findings.reading(listed_picture, line, base, place, allow_outside) for line in text_lines(place) if not line.startswith("#") or (base / line).is_file()]
+    return [path for path in found if path]
+
+
+def path_ends(path: str) -> list:
+    "a/b/c, b/c and c: what may be left of a path that was written on another machine."
+    parts = re.sub(r"^(\.\./|\./)+", "", path.replace("\\", "/")).split("/")
+    return ["/".join(parts[k:]) for k in range(len(parts)) if parts[k]]
+
+
+def there_inside(base: Path, names: list, source: Path, exists, allow_outside: bool = False) -> Path:
+    "The first of the names that exists(path) below the folder `base`; None when none does."
+    for name in names:
+        try: there = path_inside(base, name, source, allow_outside)
+        except DataError: continue
+        if exists(there): return there
+
+
+def listed_picture(line: str, base: Path, place: Path, allow_outside: bool) -> Path:
+    "The picture that a line of the list `place` means. DataError for one that is nowhere, and leads outside."
+    ends = path_ends(line)
+    return there_inside(base, [line] * allow_outside + ends, place, Path.is_file, allow_outside) or path_inside(base, line if line.startswith("/") else (ends or [line])[0], place, allow_outside)
 
 
 def label_file(picture: Path) -> Path:
@@ -204,6 +221,15 @@ def where_test_is(base: Path, said: dict, value: str, path: Path) -> Path:
     except DataError: return None
 
 
+def note_lost_labels(labelled: dict, source: Path, findings: Findings) -> None:
+    "Warn of label files in labels/ whose pictures are not there. labelled: {label file: picture}."
+    lost = []
+    for texts, pictures in dict.fromkeys((labels.parent, picture.parent) for labels, picture in labelled.items()):
+        there = {path.stem for path in visible_files(pictures) if is_picture(path)}
+        if texts != pictures: lost += [path for path in visible_files(texts, {".txt"}) if path.stem not in there and path.stem != "classes"]
+    if lost: findings.warning(lost[0], f"{len(lost)} label file(s), this one first, have no picture", "restore the pictures, or remove the files")
+
+
 def yolo_records(found: YoloSet, split: str, base: Path, findings: Findings) -> list:
     "The records of a split. Pictures without a label file are backgrounds, as the format says; how many there are is noted."
     records, bare, labelled = [], [], {}
@@ -216,6 +242,7 @@ def yolo_records(found: YoloSet, split: str, base: Path, findings: Findings) -> 
     if bare and len(bare) == len(records):
         findings.error(found.source, f"none of the {len(bare)} pictures of {split} has a label file", "put labels/ beside images/, with a .txt for each picture")
     elif bare: findings.note(found.source, f"{len(bare)} picture(s) of {split} without label file count as backgrounds: " + ", ".join(path.name for path in bare[:3]) + ", ..." * (len(bare) > 3))
+    note_lost_labels(labelled, found.source, findings)
     outlines = sum("(an outline)" in one.entry for record in records if record for one in record.objects)
     if outlines: findings.note(found.source, f"{outlines} outline(s) of {split} are read as the boxes around them")
     return [record for record in records if record]
