@@ -373,6 +373,7 @@ CASES = {
     "a missing picture in COCO": (lambda r: (coco_set(r) / "images/t0.jpg").unlink() or r, "images/t0.jpg: no such picture"),
     "annotated pictures beside train": (lambda r: flat(flat(flat(r, where="train"), where="val"), where="plane"), "warning: 4 annotated picture(s), this one first, lie beside the folders of the splits"),
     "annotated YOLO pictures beside train": (lambda r: yolo(r, "{split}", "{split}", "cup\nspoon\n", splits=("train", "val", "plane"), file="classes.txt"), "warning: 2 annotated picture(s), this one first, lie beside"),
+    "an empty folder of pictures in YOLO": (lambda r: [shutil.rmtree(yolo(r) / "images/val"), (r / "images/val").mkdir(), r][2], "names val, where no picture is"),
     "label files without pictures": (lambda r: with_text(yolo(r), "labels/train/lost.txt", "0 0.5 0.5 0.1 0.1"), "warning: 1 label file(s), this one first, have no picture"),
     "classes that hardly differ": (lambda r: voc(r, classes=("Cup", "cup")), "warning: classes 'Cup' and 'cup' count as different, and hardly differ"),
     "the other case of a picture's ending": (lambda r: (coco_set(r) / "images/t0.jpg").rename(r / "images/t0.JPG") and r, None),
@@ -504,6 +505,14 @@ def test_the_root_category_is_dropped_in_evaluation_too(tmp_path):
     with pytest.warns(UserWarning, match="category 'cup' is only the root"): found, targets, classes = read_coco_results(root / "valid/_annotations.coco.json", tmp_path / "dt.json")
     assert classes == ["cup"] and evaluate_detections(found, targets)["AP"] == pytest.approx(1)
     assert open_dataset(root, "train").classes == open_dataset(root, "val").classes == ["cup"]
+
+
+def test_a_test_split_in_another_format_is_said(tmp_path):
+    root = coco_set(tmp_path)
+    put(root / "annotations/instances_test.json", json.dumps(coco(["v0.jpg", "v1.jpg"], box=(0.2, 0.2, 0.5, 0.5))))
+    report = check_dataset(root)
+    assert report.ok and "test: 2 of 2 box(es) lie between 0 and 1" in str(report) and stage_of_train(root) == ""
+    with pytest.raises(DataError, match="test: 2 of 2 box"): open_dataset(root, "test")
 
 
 def test_test_may_be_broken_and_is_said(tmp_path):
@@ -728,6 +737,11 @@ def test_a_page_without_room_leaves_nothing_behind(tmp_path, monkeypatch, capsys
     def full(self, text, **_):
         self.write_bytes(text.encode()[:100])
         raise OSError(28, "No space left on device")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda *_: False)
+        assert main(["check", str(root), "--html", str(page)]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and "check.html: nothing may be written to its folder; choose another one, or check its rights" in said.err
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_text", full)
         assert main(["check", str(root), "--html", str(page)]) == 2

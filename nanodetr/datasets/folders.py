@@ -259,7 +259,8 @@ def read_rest(folder: Folder, found: Found, wanted: list, options: dict, decode:
     if not others: return
     folder.splits = READERS[found.kind](found, others, findings, options)[0]
     folder.annotated |= count_all({split: part for split, part in folder.splits.items() if part})
-    check_all_records(folder, findings, decode, {record_key(record): record for part in main.values() for record in part})
+    tally = check_all_records(folder, findings, decode, {record_key(record): record for part in main.values() for record in part})
+    judge_boxes(folder.kind, folder.root, {split: part for split, part in folder.splits.items() if split != UNLISTED}, tally, findings)
     folder.splits = {**main, **{split: part for split, part in folder.splits.items() if part or split != UNLISTED}}
     seen = set(folder.findings)
     folder.findings += [finding for finding in (one._replace(severity="warning") if one.severity == "error" else one for one in findings)

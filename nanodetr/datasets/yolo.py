@@ -154,7 +154,8 @@ def yolo_place(base: Path, path: str, value: str, source: Path, allow_outside: b
 
 def yolo_pictures(place: Path, base: Path, source: Path, allow_outside: bool, findings: Findings) -> list:
     "The pictures of a folder, folders below included, or those that a list file names."
-    if place.is_dir(): return [path for path in visible_files(place, deep=True) if is_picture(path)]
+    if place.is_dir():
+        return [path for path in visible_files(place, deep=True) if is_picture(path)] or refuse_file(source, f"names {one_line(place.name)}, where no picture is", "put the pictures there, or correct the path")
     if place.suffix.lower() != ".txt": refuse_file(source, f"names {place.name}, which is neither a folder nor a list", "name a folder of pictures")
     found = [findings.reading(listed_picture, line, base, place, allow_outside) for line in text_lines(place) if not line.startswith("#") or (base / line).is_file()]
     return [path for path in found if path]
@@ -210,7 +211,8 @@ def read_data_yaml(path: Path, base: Path, findings: Findings, allow_outside: bo
         found = []
         for value in [values] if isinstance(values, str) else values:
             place = findings.reading(yolo_place, base, str(said.get("path") or ""), value, path, allow_outside) if split != "test" else where_test_is(base, said, value, path)
-            found += findings.reading(yolo_pictures, place, base, path, allow_outside, findings) or [] if place else []
+            noted = findings if split != "test" else Findings()  # many exports name a test folder that they do not fill
+            found += noted.reading(yolo_pictures, place, base, path, allow_outside, noted) or [] if place else []
         if found: splits[split] = list(dict.fromkeys(found))
     return YoloSet(path, classes, splits, bool(said.get("kpt_shape")))
 
