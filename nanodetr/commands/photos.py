@@ -24,6 +24,7 @@ def add_reading_flags(add) -> None:
 def reading(args, run: Path = None) -> dict:
     """What the flags say, as `read_folder` wants it. run: the folder of a run that goes on; the lists in it say how its set was divided."""
     share, said = getattr(args, "val_share", None), {name: True for name in ("backgrounds", "allow_outside") if getattr(args, name, None)}
+    if (getattr(args, "seed", None) or 0) < 0: raise UsageError(f"--seed is {args.seed}: it is a whole number from 0")
     if share is None: return said
     if not 0 < share < 1: raise UsageError(f"--val-share is {share:g}: it is a share between 0 and 1, as in 0.2")
     lists = {split: Path(run or "") / f"{split}.txt" for split in ("train", "val")}
@@ -85,20 +86,16 @@ def read_division(model_path, split: str, spec) -> dict:
 def check_command(args) -> int:
     "Print what is in a data set and what is wrong with it, and with --html write a page of its pictures; 1 when training would refuse it."
     from nanodetr.data import check_dataset
-    from nanodetr.runs.plan import check_setting
 
     page = getattr(args, "html", None)
-    if getattr(args, "seed", None) is not None: check_setting("seed", args.seed)
     if page:
-        from nanodetr.commands.outputs import write_new
         from nanodetr.datasets.page import check_page, new_page
-        from nanodetr.datasets.text import one_line, refuse_file
         new_page(page)  # before the long work
     found = check_dataset(args.path, **reading(args))
-    print(found, flush=True)
     if page:
-        text = check_page(found)
-        try: write_new(page, lambda place: place.write_text(text, encoding="utf-8"), "the page")
-        except OSError as error: refuse_file(page, f"cannot be written ({one_line(error.strerror)})", "make room, or choose another place")
-        print(f"look at {page}")
+        try:
+            with open(page, "x", encoding="utf-8") as file: file.write(check_page(found))
+        except FileExistsError: new_page(page)
+    print(found)
+    if page: print(f"look at {page}")
     return 0 if found.ok else 1
