@@ -138,17 +138,12 @@ def yolo_classes(names, path: Path, count: str = "") -> list:
 def yolo_place(base: Path, path: str, value: str, source: Path, allow_outside: bool) -> Path:
     "The folder or list that a data.yaml means by `value`. DataError when it is not there or outside."
     plain = value.replace("\\", "/")
-    inner = re.sub(r"^(\.\./|\./)+", "", plain)
-    tries = [f"{path}/{plain}" if path and not re.match(r"/|[A-Za-z]:", path) else plain, plain, inner]
-    for name in tries:
-        try: there = path_inside(base, name, source)
-        except DataError: continue
-        if there.exists(): return there
-    if there := there_inside(base, path_ends(value)[1:], source, Path.exists) if not allow_outside and re.match(r"/|[A-Za-z]:/", plain) else None: return there
-    if allow_outside:
-        for there in (path_inside(base, f"{path}/{plain}" if path else plain, source, True), path_inside(base, plain, source, True)):
-            if there.exists(): return there
-    path_inside(base, plain if not plain.startswith("../") else inner, source, allow_outside)
+    ends, full, absolute = path_ends(plain), f"{path}/{plain}" if path else plain, re.compile(r"/|[A-Za-z]:")
+    there = there_inside(base, [plain if absolute.match(path) else full, plain, *ends[:1]], source, Path.exists)
+    if not there and allow_outside: there = there_inside(base, [full, plain], source, Path.exists, True)
+    if not there and absolute.match(plain): there = there_inside(base, ends, source, Path.exists)
+    if there: return there
+    path_inside(base, ends[0] if plain.startswith("../") and ends else plain, source, allow_outside)
     refuse_file(source, f"names {one_line(value)}, which is not in {base}", "put the pictures there, or correct the path")
 
 
