@@ -606,6 +606,7 @@ def test_linked_folders_of_pictures(draw, parts, tmp_path):
         for part in parts:
             (root / part).unlink(), (root / part).mkdir()
             (root / part / "sub").symlink_to(tmp_path / part.replace("/", "-"))
+    (root / parts[0] / "up").symlink_to(root / parts[0].partition("/")[0])  # to a folder above: not followed
     assert check_dataset(root).ok and len(open_sets(root).splits["train"]) == 2
 
 

@@ -143,9 +143,9 @@ def is_picture(path: str | Path) -> bool:
 def walk_visible(folder: str | Path, unreadable, deepest: int):
     """Each folder from `folder` down to `deepest` levels below, with the names of its files, in order and without hidden ones.
 
-    Links to folders are followed, after the folders themselves; circles are not. unreadable: is called with the error of a folder that cannot be read.
+    Links to folders are followed, after the folders themselves, unless they lead up to one above, or in a circle. unreadable: is called with the error of a folder that cannot be read.
     """
-    seen, top = set(), len(Path(folder).parts)
+    seen, top = set(map(os.path.realpath, Path(folder).absolute().parents)), len(Path(folder).parts)
     for place, folders, names in os.walk(folder, onerror=unreadable, followlinks=True):
         real, below = os.path.realpath(place), sorted(name for name in folders if not is_hidden(name))
         known, here = real in seen, Path(place)
