@@ -376,6 +376,7 @@ CASES = {
     "an empty folder of pictures in YOLO": (lambda r: [shutil.rmtree(yolo(r) / "images/val"), (r / "images/val").mkdir(), r][2], "names val, where no picture is"),
     "label files without pictures": (lambda r: with_text(yolo(r), "labels/train/lost.txt", "0 0.5 0.5 0.1 0.1"), "warning: 1 label file(s), this one first, have no picture"),
     "classes that hardly differ": (lambda r: voc(r, classes=("Cup", "cup")), "warning: classes 'Cup' and 'cup' count as different, and hardly differ"),
+    "classes that are letters": (lambda r: voc(r, classes=("A", "a")), None),
     "the other case of a picture's ending": (lambda r: (coco_set(r) / "images/t0.jpg").rename(r / "images/t0.JPG") and r, None),
     "12 bits in a file of 16": (deep, "warning: is nearly black; look at it; was it saved with more than 8 bits?"),
     "no label files": (lambda r: shutil.rmtree(yolo(r) / "labels") or r, "none of the 2 pictures of train has a label file"),

@@ -123,7 +123,7 @@ def judge_classes(where, counts: dict, files: dict, classes: list, declared: boo
     alike = defaultdict(list)
     for name in sorted(total): alike[" ".join(re.split(r"[\s_-]+", name.casefold()))].append(name)
     for names in alike.values():
-        if len(names) > 1 and not set(names) & set(slips): findings.warning(anywhere[names[0]], f"classes {' and '.join(map(repr, names))} count as different, and hardly differ", "if they are one, give them one name")
+        if len(names) > 1 and len(names[0]) > 1 and not set(names) & set(slips): findings.warning(anywhere[names[0]], f"classes {' and '.join(map(repr, names))} count as different, and hardly differ", "if they are one, give them one name")
     empty = [name for name in classes if name not in total]
     if declared and empty and total and "train" in counts: findings.warning(where, f"{len(empty)} class(es) are listed and have no object: {listing(empty)}", "take them out of the list, or annotate some")
     few = [f"{name} ({train[name]})" for name in sorted(train) if train[name] < 5 and name not in slips]
