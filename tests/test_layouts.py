@@ -233,9 +233,9 @@ def more_val(root):
 
 
 def percent(root):
-    for k, name in enumerate("abcd"):
+    for k, name in enumerate("abcdefgh"):
         picture(root / f"JPEGImages/{name}.jpg", k, (640, 480)), put(root / f"Annotations/{name}.xml", xml(box=(25, 25, 75, 75), size=(640, 480)))
-    for split, names in (("train", "ab"), ("val", "cd")): put(root / f"ImageSets/Main/{split}.txt", "\n".join(names))
+    for split, names in (("train", "abcd"), ("val", "efgh")): put(root / f"ImageSets/Main/{split}.txt", "\n".join(names))
     return root
 
 
@@ -266,6 +266,29 @@ def doubled(root):
     return coco_set(root, data)
 
 
+def capital_endings(root):
+    for path in list(yolo(root).rglob("labels/*/*.txt")): path.rename(path.with_suffix(".TXT"))
+    return root
+
+
+def deep(root):
+    voc(root, ending=".png")
+    for name in "abcd": Image.fromarray(np.random.default_rng(0).integers(0, 4000, (48, 64)).astype(np.uint16)).save(root / f"JPEGImages/{name}.png")
+    return root
+
+
+def odd_corner(root):
+    data = coco([f"t{k}.jpg" for k in range(12)], box=(30, 20, 60, 44))
+    data["annotations"][0]["bbox"] = [40, 30, 5, 5]
+    return coco_set(root, data)
+
+
+def none_left():
+    data = coco(["t0.jpg", "t1.jpg"])
+    data["annotations"][0]["bbox"], data["annotations"][1]["iscrowd"] = [9, 9, 0, 5], 1
+    return data
+
+
 # name: (how to draw it, what check and train say: None when it is accepted without a word, "warning: ..." when with one, else the refusal)
 CASES = {
     "01 a root category of another name": (TOOLS["Roboflow COCO"][0], None),
@@ -281,11 +304,11 @@ CASES = {
     "11 two pictures of one stem": (lambda r: with_picture(with_text(voc(r), "Annotations/a.xml", xml(filename="IMG_7.HEIC")), "JPEGImages/a.png"), "a.jpg and a.png both are its picture"),
     "11 two folders with one name": (lambda r: with_picture(with_picture(one_json(r, "my.json", "cam1"), "cam2/a.jpg"), "cam2/b.jpg"), "its picture a.jpg may be cam1/a.jpg or cam2/a.jpg"),
     "11 two annotations of one picture": (lambda r: with_text(voc(r), "Annotations/a.XML", xml()), "annotates the same picture"),
-    "14 a little left": (lambda r: coco_set(r, coco(["t0.jpg", "t1.jpg", "t2.jpg"], box=(-3, 12, 16, 12))), "warning: 3 of 5 boxes leave their picture on one side (left)"),
-    "14 a little right": (lambda r: coco_set(r, coco(["t0.jpg", "t1.jpg", "t2.jpg"], box=(56, 12, 11, 12))), "warning: 3 of 5 boxes leave their picture on one side (right)"),
+    "14 a little left": (lambda r: coco_set(r, coco(["t0.jpg", "t1.jpg", "t2.jpg"], box=(-3, 12, 16, 12))), "warning: train: 3 of 3 boxes leave their picture on one side (left)"),
+    "14 a little right": (lambda r: coco_set(r, coco(["t0.jpg", "t1.jpg", "t2.jpg"], box=(56, 12, 11, 12))), "warning: train: 3 of 3 boxes leave their picture on one side (right)"),
     "14 a very little left": (lambda r: coco_set(r, coco(["t0.jpg", "t1.jpg"], box=(-0.6, 12, 16, 12))), None),
     "14 two corners": (lambda r: coco_set(r, coco(["t0.jpg", "t1.jpg"], box=(30, 20, 60, 44)), coco(["v0.jpg"], box=(10, 10, 30, 30))), "would fit as two corners x0, y0, x1, y1"),
-    "14 far outside": (lambda r: coco_set(r, coco(["t0.jpg", "t1.jpg", "t2.jpg"], box=(60, 12, 16, 12))), "3 of 5 box(es) lie mostly outside their picture"),
+    "14 far outside": (lambda r: coco_set(r, coco(["t0.jpg", "t1.jpg", "t2.jpg"], box=(60, 12, 16, 12))), "train: 3 of 3 box(es) lie mostly outside their picture"),
     "15 three hundred objects": (many, None),
     "20 persons of one's own": (lambda r: voc(r, classes=("person",)), None),
     "20 persons and helmets": (lambda r: voc(r, classes=("person", "helmet")), None),
@@ -294,6 +317,16 @@ CASES = {
     "21 fractions in VOC": (lambda r: voc(r, box=(0.25, 0.25, 0.75, 0.75)), "fractions of the picture, where pixels are meant"),
     "21 percent": (percent, "percent, where pixels are meant"),
     "21 pixels in YOLO": (lambda r: yolo(r, row="{k} 24 18 16 12\n"), "has numbers up to 32 where YOLO's format has fractions"),
+    "21 fractions in val alone": (lambda r: coco_set(r, None, coco(["v0.jpg", "v1.jpg"], box=(0.25, 0.25, 0.5, 0.5))), "val: 2 of 2 box(es) lie between 0 and 1: fractions"),
+    "21 fractions and one odd box": (lambda r: with_text(voc(r, "abcdef", "ef", box=(0.25, 0.25, 0.75, 0.75)), "Annotations/a.xml", xml()), "train: 3 of 4 box(es) lie between 0 and 1: fractions"),
+    "14 two corners in val alone": (lambda r: coco_set(r, None, coco(["v0.jpg", "v1.jpg"], box=(30, 20, 60, 44))), "val: 2 of 2 box(es) leave their picture, and 2 would fit as two corners"),
+    "14 two corners and one odd box": (odd_corner, "would fit as two corners x0, y0, x1, y1"),
+    "two corners in YOLO": (lambda r: yolo(r, row="{k} 0.6 0.6 0.9 0.95\n"), "2 of 2 box(es) leave their picture, and 2 would fit as two corners x0, y0, x1, y1, where YOLO has centre and size"),
+    "width and height in VOC": (lambda r: voc(r, "abcdef", "", box=(17, 13, 32, 24)) and with_text(with_text(voc(r, "abcdef", "ef"), "Annotations/a.xml", xml(box=(40, 30, 16, 12))), "Annotations/b.xml", xml(box=(50, 20, 10, 12))), "2 of 4 box(es) have no area"),
+    "corners swapped": (lambda r: voc(r, box=(32, 24, 17, 13)), "2 of 2 box(es) have no area"),
+    "all objects are crowds": (lambda r: coco_set(r, coco(["t0.jpg", "t1.jpg"], iscrowd=1)), "no picture of the training split has an object that can be used: all 2 box(es) are dropped"),
+    "two boxes, one without area and one crowd": (lambda r: coco_set(r, none_left()), "no picture of the training split has an object that can be used"),
+    "no objects in val": (lambda r: with_text(with_text(voc(r), "Annotations/c.xml", xml(box=None)), "Annotations/d.xml", xml(box=None)), "warning: no picture of val has an object; without one, AP cannot be measured"),
     "25 a picture without annotation": (lambda r: with_list(with_picture(voc(r), "JPEGImages/empty.jpg"), "empty\n"), "warning: 1 picture(s) without annotation are left out: empty.jpg"),
     "25 a name without picture": (lambda r: with_list(voc(r), "ghost\n"), "ghost has neither picture nor annotation"),
     "26 parts and actions": (lambda r: with_text(voc(r), "Annotations/a.xml", xml(extra="<object><name>cup</name><part><name>head</name><bndbox><xmin>20</xmin><ymin>18</ymin><xmax>30</xmax>"
@@ -330,6 +363,22 @@ CASES = {
     "outlines in YOLO": (lambda r: yolo(r, row="{k} 0.25 0.25 0.5 0.25 0.5 0.5\n"), None),
     "keypoints in YOLO": (lambda r: yolo(r, row="{k} 0.375 0.375 0.25 0.25 0.3 0.3 2 0.4 0.4 1\n", yaml="train: images/train\nval: images/val\nkpt_shape: [2, 3]\nnames: [cup, spoon]\n"), None),
     "detections in YOLO": (lambda r: yolo(r, row="{k} 0.375 0.375 0.25 0.25 0.9\n"), "is not a class and four fractions"),
+    "two pictures of one label file": (lambda r: with_picture(yolo(r), "images/train/train0.png"), "train0.jpg and train0.png both are its picture"),
+    "YOLO in capitals": (lambda r: yolo(r, "Images/{split}", "Labels/{split}", "train: Images/train\nval: Images/val\nnames: [cup, spoon]\n"), None),
+    "YOLO with .TXT": (capital_endings, None),
+    "YOLO with valid": (lambda r: yolo(r, yaml="train: images/train\nvalid: images/val\nnames: [cup, spoon]\n"), None),
+    "a class without name in YOLO": (lambda r: yolo(r, yaml="train: images/train\nval: images/val\nnames: ['', spoon]\n"), "has no name for class 0"),
+    "a class without name in COCO": (lambda r: coco_set(r, coco(["t0.jpg"], [{"id": 1, "name": " "}])), "category 1 has an empty name"),
+    "an empty line among the names": (lambda r: yolo(r, "{split}", "{split}", "cup\n\nspoon\n", "2 0.375 0.375 0.25 0.25\n", file="classes.txt"), "has no name for class 1"),
+    "a missing picture in COCO": (lambda r: (coco_set(r) / "images/t0.jpg").unlink() or r, "images/t0.jpg: no such picture"),
+    "annotated pictures beside train": (lambda r: flat(flat(flat(r, where="train"), where="val"), where="plane"), "warning: 4 annotated picture(s), this one first, lie beside the folders of the splits"),
+    "annotated YOLO pictures beside train": (lambda r: yolo(r, "{split}", "{split}", "cup\nspoon\n", splits=("train", "val", "plane"), file="classes.txt"), "warning: 2 annotated picture(s), this one first, lie beside"),
+    "an empty folder of pictures in YOLO": (lambda r: [shutil.rmtree(yolo(r) / "images/val"), (r / "images/val").mkdir(), r][2], "names val, where no picture is"),
+    "label files without pictures": (lambda r: with_text(yolo(r), "labels/train/lost.txt", "0 0.5 0.5 0.1 0.1"), "warning: 1 label file(s), this one first, have no picture"),
+    "classes that hardly differ": (lambda r: voc(r, classes=("Cup", "cup")), "warning: classes 'Cup' and 'cup' count as different, and hardly differ"),
+    "classes that are letters": (lambda r: voc(r, classes=("A", "a")), None),
+    "the other case of a picture's ending": (lambda r: (coco_set(r) / "images/t0.jpg").rename(r / "images/t0.JPG") and r, None),
+    "12 bits in a file of 16": (deep, "warning: is nearly black; look at it; was it saved with more than 8 bits?"),
     "no label files": (lambda r: shutil.rmtree(yolo(r) / "labels") or r, "none of the 2 pictures of train has a label file"),
     "no names of classes": (lambda r: yolo(r, "images", "labels", None, splits=("t",)), "no names of the classes"),
     "a yaml that says two things": (lambda r: yolo(r, yaml="train: images/train\nval: images/val\nnc: 3\nnames: [cup, spoon]\n"), "says nc: 3 and names 2 classes"),
@@ -401,6 +450,7 @@ def test_flags_that_make_no_sense(tmp_path, capsys):
     root = voc(tmp_path / "set")
     for share in ("0", "1", "-0.2", "nan", "20"):
         assert main(["check", str(root), "--val-share", share]) == 2 and "between 0 and 1" in capsys.readouterr().err
+    assert main(["check", str(root), "--seed", "-1"]) == 2 and "--seed is -1: it is a whole number from 0" in capsys.readouterr().err
     assert main(["check", str(root), "--val-share", "0.2"]) == 1 and "has a val split of its own; leave out --val-share" in capsys.readouterr().out
 
 
@@ -458,6 +508,14 @@ def test_the_root_category_is_dropped_in_evaluation_too(tmp_path):
     assert open_dataset(root, "train").classes == open_dataset(root, "val").classes == ["cup"]
 
 
+def test_a_test_split_in_another_format_is_said(tmp_path):
+    root = coco_set(tmp_path)
+    put(root / "annotations/instances_test.json", json.dumps(coco(["v0.jpg", "v1.jpg"], box=(0.2, 0.2, 0.5, 0.5))))
+    report = check_dataset(root)
+    assert report.ok and "test: 2 of 2 box(es) lie between 0 and 1" in str(report) and stage_of_train(root) == ""
+    with pytest.raises(DataError, match="test: 2 of 2 box"): open_dataset(root, "test")
+
+
 def test_test_may_be_broken_and_is_said(tmp_path):
     "Training needs train and val; what is wrong with other splits is a warning."
     root = with_text(voc(tmp_path), "ImageSets/Main/test.txt", "ghost\n")
@@ -485,6 +543,95 @@ def test_a_file_system_that_ignores_case(tmp_path, monkeypatch):
     assert (tmp_path / "coco/Annotations").is_dir()  # the trap is set
     assert recognise(tmp_path / "coco")[0].name == "COCO" and recognise(tmp_path / "voc")[0].name == "Pascal VOC"
     assert check_dataset(tmp_path / "coco").ok and check_dataset(tmp_path / "voc").ok
+
+
+@pytest.mark.parametrize("line", ["JPEGImages/{}.jpg", "./JPEGImages/{}.jpg", "C:\\data\\JPEGImages\\{}.jpg", "/home/me/set/JPEGImages/{}.jpg", "Annotations/{}.xml",
+                                  "JPEGImages/{0}.jpg Annotations/{0}.xml", "./JPEGImages/{0}.jpg\t./Annotations/{0}.xml", "# a list\n{}"])
+def test_lists_with_paths(line, tmp_path):
+    root = voc(tmp_path, ["cam/a", "cam/b", "cam/c", "cam/d"])
+    for split, names in (("train", "ab"), ("val", "cd")): put(root / f"ImageSets/Main/{split}.txt", "".join(line.format(f"cam/{name}") + "\n" for name in names))
+    assert check_dataset(root).ok and open_sets(root).names("train") == ["JPEGImages/cam/a.jpg", "JPEGImages/cam/b.jpg"]
+
+
+@pytest.mark.parametrize("before", ["/home/me/set/images/", "C:\\Users\\me\\images\\", "/data/local-files/?d=images/", "https://label.studio/data/upload/1/"])
+def test_paths_of_another_machine(before, tmp_path):
+    "Their ends are looked for in the set."
+    root = one_json(tmp_path / "coco", "result.json", "images", prefix=before)
+    assert check_dataset(root, val_share=0.5).ok and open_sets(root, val_share=0.5).root == root
+    (root / "images/a.jpg").rename(tmp_path / "a.jpg")
+    assert not check_dataset(root, val_share=0.5).ok
+    if "images" not in before: return
+    before = before.partition("images")[0].replace("?d=", "")
+    lists = yolo(tmp_path / "lists", yaml=f"train: train.txt\nval: '{before}images/val'\nnames: [cup, spoon]\n")
+    put(lists / "train.txt", "".join(f"{before}images/train/train{k}.jpg\n" for k in range(2)) + "# the end\n")
+    assert check_dataset(lists).ok and open_sets(lists).names("train") == ["images/train/train0.jpg", "images/train/train1.jpg"]
+
+
+@pytest.mark.parametrize("text, encoding, says", [("чашка", "cp1251", "read as Windows-1252"), ("컵컵컵", "cp949", "read as "), ("Krug für Öl", "cp1252", "read as Windows-1252"),
+                                                 ("чашка", "utf-8", None), ("чашка", "utf-16", None), ("cup", "ascii", None)])
+def test_a_guessed_encoding_is_said(text, encoding, says, tmp_path, capsys):
+    root = voc(tmp_path / "set", classes=("cup",))
+    (root / "Annotations/a.xml").write_bytes(xml(text).encode(encoding))
+    report = str(check_dataset(root))
+    assert stage_of_train(root) == ""
+    for said in (report, capsys.readouterr().err):
+        if says: assert f"a.xml: does not say its encoding, and is {says}" in said and 'begin it with <?xml version="1.0" encoding="..."?>' in said
+        else: assert "its encoding" not in said
+    if encoding != "cp1251": return
+    (root / "Annotations/a.xml").write_bytes(f'<?xml version="1.0" encoding="cp1251"?>{xml(text)}'.encode("cp1251"))
+    assert "чашка" in str(check_dataset(root)) and "its encoding" not in str(check_dataset(root))
+    root = yolo(tmp_path / "yolo", yaml=None)
+    (root / "data.yaml").write_bytes("train: images/train\nval: images/val\nnames: [чашка, ложка]\n".encode("cp1251"))
+    assert "data.yaml: does not say its encoding, and is read as Windows-1252" in str(check_dataset(root))
+
+
+@pytest.mark.parametrize("draw, options, there", [
+    (lambda r: one_json(r, "labels_my-test-export.json"), {"val_share": 0.5}, {"train": 2, "val": 2}),
+    (lambda r: one_json(r, "my_test.json"), {}, {"test": 4}),
+    (lambda r: flat(flat(r, where="test_drive"), where="cam"), {"val_share": 0.5}, {"train": 2, "val": 2, "test": 4})])
+def test_words_in_names(draw, options, there, tmp_path):
+    assert {split: len(part) for split, part in check_dataset(draw(tmp_path / "set"), **options).folder.splits.items()} == there
+
+
+def test_a_file_in_place_of_the_folder(tmp_path):
+    with pytest.raises(DataError, match="a.xml: is a file, where a folder is wanted; give the folder"): open_sets(voc(tmp_path) / "Annotations/a.xml")
+
+
+@pytest.mark.parametrize("draw, parts", [(lambda r: yolo(r), ("images/train", "labels/train")), (lambda r: voc(r, ["cam/a", "cam/b", "c", "d"]), ("JPEGImages/cam", "Annotations/cam"))])
+def test_linked_folders_of_pictures(draw, parts, tmp_path):
+    root = draw(tmp_path / "set")
+    for part in parts:
+        shutil.move(root / part, tmp_path / part.replace("/", "-"))
+        (root / part).symlink_to(tmp_path / part.replace("/", "-"))
+    if "images" in parts[0]:  # one folder deeper
+        for part in parts:
+            (root / part).unlink(), (root / part).mkdir()
+            (root / part / "sub").symlink_to(tmp_path / part.replace("/", "-"))
+    (root / parts[0] / "up").symlink_to(root / parts[0].partition("/")[0])  # to a folder above: not followed
+    assert check_dataset(root).ok and len(open_sets(root).splits["train"]) == 2
+
+
+def test_folders_that_cannot_be_read(tmp_path, monkeypatch):
+    root, closed, scandir = voc(tmp_path / "set"), [], os.scandir
+
+    def refusing(path="."):
+        if os.path.basename(os.fspath(path)) in closed: raise PermissionError(13, "Permission denied", os.fspath(path))
+        return scandir(path)
+    (root / "private").mkdir()
+    monkeypatch.setattr(os, "scandir", refusing)
+    closed[:] = ["private"]
+    report = check_dataset(root)
+    assert report.ok and "warning private: this folder cannot be read (Permission denied), and counts as empty" in str(report)
+    for closed[:] in (["JPEGImages"], ["set"]):
+        with pytest.raises(DataError, match=f"{closed[0]}: cannot be read .Permission denied.; check the folder's rights"): check_dataset(root)
+
+
+def test_names_that_command_a_terminal(tmp_path, capsys):
+    root = voc(tmp_path / "set", ["a\nb", "c\x1b[31m", "d", "e"], ["d", "e"], classes=("red\ncup",), lists=False)
+    for path in root.glob("Annotations/[ac]*"): path.write_text("<annotation>")
+    assert main(["check", str(root), "--val-share", "0.5"]) == 1
+    said = capsys.readouterr().out
+    assert "a\\nb.xml: broken XML" in said and "c\\x1b[31m.xml: broken XML" in said and "red cup" in said and "\x1b" not in said
 
 
 def test_links_are_followed_and_circles_are_not(tmp_path):
@@ -537,6 +684,11 @@ def test_nothing_to_divide(tmp_path):
         with pytest.raises(DataError, match="between 0 and 1"): share_out(records_of("ab"), share)
 
 
+def test_a_division_that_fails_says_so_once(tmp_path):
+    report = check_dataset(flat(tmp_path, names="a"), val_share=0.5)
+    assert "error   --val-share 0.5: a set of 1 picture(s) cannot be divided; annotate more\n" in str(report)
+
+
 # ---------------------------------------------------------------- YAML
 
 @given(st.lists(st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Zl", "Zp"], exclude_characters="\ufeff\x85"), min_size=1, max_size=8), min_size=1, max_size=4),
@@ -568,6 +720,17 @@ def test_a_page_is_one_file_and_never_over_another(tmp_path, capsys):
     assert main(["check", str(root), "--html", str(page)]) == 2 and page.read_text(encoding="utf-8") == text
     assert "is there already" in capsys.readouterr().err
     assert main(["check", str(root), "--html", str(tmp_path / "no/where.html")]) == 2
+
+
+def test_a_page_of_names_that_are_no_text(tmp_path, capsys):
+    root, odd = voc(tmp_path / "set", lists=False), os.fsdecode(b"a\xe9")
+    try: (root / "JPEGImages/a.jpg").rename(root / f"JPEGImages/{odd}.jpg")
+    except OSError: pytest.skip("a file system whose names are text")
+    (root / "Annotations/a.xml").rename(root / f"Annotations/{odd}.xml")
+    assert main(["check", str(root), "--val-share", "0.5", "--html", str(tmp_path / "odd.html")]) == 0
+    coco_set(tmp_path / "coco", *(coco([f"{split}.jpg"], [{"id": 1, "name": "cup\ud800"}]) for split in "tv"))
+    assert main(["check", str(tmp_path / "coco"), "--html", str(tmp_path / "coco.html")]) == 0
+    assert "a\\udce9.jpg" in (tmp_path / "odd.html").read_text(encoding="utf-8") and "cup\\ud800" in (tmp_path / "coco.html").read_text(encoding="utf-8")
 
 
 # ---------------------------------------------------------------- hostile files

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import struct
+import subprocess
 import sys
 import unicodedata
 import warnings
@@ -361,6 +362,17 @@ def test_damaged_exif_does_no_harm(tmp_path, case):
         assert read_image(tmp_path / "x.jpg", (8, 16)).shape == (3, 8, 16)  # labelled as stored
     upright = image.rot90(1, (1, 2)) if turned else image
     assert (upright - torch.tensor(RAMP)).abs().max() < 0.05
+
+
+def test_damaged_exif_is_no_news(tmp_path):
+    "Pillow would warn without naming the file."
+    for k, (note, _) in enumerate(NOTES.values()):
+        file = io.BytesIO()
+        Image.new("RGB", (8, 8)).save(file, "JPEG")
+        (tmp_path / f"{k}.jpg").write_bytes(app1(file.getvalue(), note))
+    code = "import sys\nfrom nanodetr.datasets.photos import read_image\nfor name in sys.argv[1:]: read_image(name)"
+    done = subprocess.run([sys.executable, "-c", code, *map(str, tmp_path.iterdir())], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("number", range(1, 9))

@@ -24,6 +24,7 @@ def add_reading_flags(add) -> None:
 def reading(args, run: Path = None) -> dict:
     """What the flags say, as `read_folder` wants it. run: the folder of a run that goes on; the lists in it say how its set was divided."""
     share, said = getattr(args, "val_share", None), {name: True for name in ("backgrounds", "allow_outside") if getattr(args, name, None)}
+    if (getattr(args, "seed", None) or 0) < 0: raise UsageError(f"--seed is {args.seed}: it is a whole number from 0")
     if share is None: return said
     if not 0 < share < 1: raise UsageError(f"--val-share is {share:g}: it is a share between 0 and 1, as in 0.2")
     lists = {split: Path(run or "") / f"{split}.txt" for split in ("train", "val")}

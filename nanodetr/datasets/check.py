@@ -13,6 +13,7 @@ from pathlib import Path
 from .folders import Folder, read_folder
 from .judge import count_classes
 from .records import SEVERITIES, Findings
+from .text import visible
 
 # %% ../../nbs/datasets/check.ipynb #e0b22271
 @dataclass
@@ -66,7 +67,7 @@ class CheckReport:
 
     def __str__(self) -> str:
         title = f"{self.path}: {self.kind}, {self.images} images, {self.objects} objects of {len(self.counts)} classes"
-        return "\n".join([title, *(self.table() if self.folder and self.images else []), *self.lines(), self.verdict()])
+        return "\n".join(visible(line) for line in [title, *(self.table() if self.folder and self.images else []), *self.lines(), self.verdict()])
 
 # %% ../../nbs/datasets/check.ipynb #b5e9bc27
 def check_dataset(path: str | Path, **options) -> CheckReport:

@@ -16,24 +16,18 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from .records import Findings
-from .text import is_hidden, is_picture, name_key, read_text, refuse_file
+from .text import is_picture, name_key, one_line, read_text, refuse_file, walk_visible
 from .voc import VOCFolder, listed_names, subfolder, voc_parts
 from .yolo import YoloSet, label_file, read_data_yaml, read_yaml, yolo_classes
 from ..errors import DataError
 
 # %% ../../nbs/datasets/layouts.ipynb #4e7256b6
 class Tree:
-    "The visible files below a folder, by their true names with / between folders. Links are followed, circles are not."
+    "The visible files below a folder, by their true names with / between folders; in .unreadable the errors of folders that cannot be read."
 
     def __init__(self, root: str | Path, deepest: int = 8):
-        self.root, self.files, seen = Path(root), [], set()
-        for here, folders, names in os.walk(self.root, followlinks=True):
-            inner = Path(here).relative_to(self.root)
-            real = os.path.realpath(here)
-            folders[:] = [] if real in seen or len(inner.parts) >= deepest else sorted(name for name in folders if not is_hidden(name))
-            if real in seen: continue
-            seen.add(real)
-            self.files += [(inner / name).as_posix() for name in sorted(names) if not is_hidden(name)]
+        self.root, self.unreadable = Path(root), []
+        self.files = [(place.relative_to(self.root) / name).as_posix() for place, names in walk_visible(self.root, self.unreadable.append, deepest) for name in names]
 
     def ending(self, *endings: str) -> list:
         "The files with one of these endings."
@@ -59,11 +53,13 @@ def split_word(name: str) -> str:
 
 
 def by_split(names: list) -> dict:
-    "{split: names} by the first folder above each that tells one; {\"all\": names} when none does."
+    """{split: names} by the first folder above each that tells one. Those of no split are \"all\" where there is nothing else
+    to train on, and \"others\", which no training reads, where there is."""
     found = defaultdict(list)
     for name in names:
         found[next(filter(None, (split_word(part) for part in PurePosixPath(name).parts[:-1])), "")].append(name)
-    return dict(found) if set(found) - {""} else {"all": list(names)} if names else {}
+    rest = "others" if {"train", "trainval"} & set(found) else "all"
+    return {split or rest: part for split, part in found.items()}
 
 # %% ../../nbs/datasets/layouts.ipynb #89677613
 class Found(NamedTuple):
@@ -101,7 +97,7 @@ def find_voc(tree: Tree, findings: Findings, options: dict) -> Found:
 def by_split_names(parts: VOCFolder) -> dict:
     "{split: names} where Annotations/ itself has folders train/ and val/."
     found = by_split(sorted(parts.annotations.keys() | parts.pictures.keys()))
-    return {} if "all" in found else {split or "others": names for split, names in found.items()}
+    return {} if set(found) == {"all"} else found
 
 # %% ../../nbs/datasets/layouts.ipynb #9a0cef25
 def find_xml_beside(tree: Tree, findings: Findings, options: dict) -> Found:
@@ -115,7 +111,7 @@ def find_xml_beside(tree: Tree, findings: Findings, options: dict) -> Found:
     for name in tree.pictures:
         if PurePosixPath(name).parent in homes: pictures[name_key(name).rpartition(".")[0]].append(tree.path(name))
     splits = by_split(sorted(annotations.keys() | pictures.keys()))
-    return Found("voc", tree.root, {split or "others": names for split, names in splits.items()}, VOCFolder(tree.root, dict(annotations), dict(pictures), {}))
+    return Found("voc", tree.root, splits, VOCFolder(tree.root, dict(annotations), dict(pictures), {}))
 
 # %% ../../nbs/datasets/layouts.ipynb #6b657e9b
 COCO_KEYS = '"images"', '"annotations"', '"categories"'
@@ -149,6 +145,8 @@ def find_coco(tree: Tree, findings: Findings, options: dict) -> Found:
     for rank, name in sure:
         where = PurePosixPath(name)
         split = split_word(where.name) or next(filter(None, map(split_word, where.parts[:-1])), "")
+        words = re.findall("[a-z]+", where.stem.lower()) or [""]
+        if len(sure) == 1 and rank > 2 and len(where.parts) == 1 and not {words[0], words[-1]} & WORDS.keys(): split = ""  # labels_my-test-export.json: the project's name
         raw = re.sub("^instances_", "", where.stem) if rank < 3 and not where.name.startswith("_") else ""
         splits[split or ("all" if rank in (3, 4) or "default" in raw or not raw else raw)].append(name)
         if raw and raw != split: aliases.setdefault(raw, name)
@@ -195,8 +193,8 @@ def find_yolo_labels(tree: Tree, findings: Findings, options: dict) -> Found:
         refuse_file(tree.root, "has label files as YOLO writes them, and no names of the classes", "write data.yaml, or classes.txt with one name on each line")
     homes = {PurePosixPath(name).parent for name in labelled}
     pictures = [name for name in tree.pictures if PurePosixPath(name).parent in homes]
-    splits = {split or "others": [tree.path(name) for name in names] for split, names in by_split(pictures).items()}
-    lines = [line.strip() for line in read_text(tree.path(names)).splitlines() if line.strip()]
+    splits = {split: [tree.path(name) for name in names] for split, names in by_split(pictures).items()}
+    lines = read_text(tree.path(names)).rstrip().splitlines()
     return Found("yolo", tree.root, dict.fromkeys(splits), YoloSet(tree.path(names), yolo_classes(lines, tree.path(names)), splits))
 
 # %% ../../nbs/datasets/layouts.ipynb #3b3cf146
@@ -239,9 +237,12 @@ def recognise(root: str | Path, findings: Findings = None, **options) -> tuple:
     Raises DataError when there is no such folder, or when it has none of the LAYOUTS: then it lists what was found and expected.
     """
     root = Path(root)
+    if root.is_file(): refuse_file(root, "is a file, where a folder is wanted", "give the folder of the data set; unpack an archive")
     if not root.is_dir(): refuse_file(root, "no such folder", "check the path, or give shapes, shapes-hard or shapes-wild")
-    tree = Tree(root)
-    layout, found = search(tree, Findings() if findings is None else findings, options)
+    tree, findings = Tree(root), Findings() if findings is None else findings
+    for error in tree.unreadable: findings.warning(error.filename, f"this folder cannot be read ({one_line(error.strerror)}), and counts as empty", "check its rights")
+    layout, found = search(tree, findings, options)
     if layout: return layout, found
+    if tree.unreadable: refuse_file(tree.unreadable[0].filename, f"cannot be read ({one_line(tree.unreadable[0].strerror)})", "check the folder's rights")
     expected = "; ".join(f"{layout.name}: {layout.looks}" for layout in LAYOUTS)
     refuse_file(root, f"not a data set of a known layout (found {what_is_there(tree)})", f"known are {expected}")

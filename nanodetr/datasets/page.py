@@ -157,7 +157,7 @@ def check_page(report: CheckReport, most: int = 100) -> str:
     legend = "".join(f'<span><span style="color:{colours[name]}">■</span>{escape(name)}</span>' for name in names[:30])
     suspicious = sum(str(record.picture) in found for record, _ in chosen)
     title = f"{escape(Path(report.path).resolve().name)}: {escape(report.verdict())}"
-    return f"""<!DOCTYPE html>
+    page = f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title><style>{PAGE_STYLE}</style></head><body>
 <h1>{escape(str(report.path))}</h1><small>{escape(report.kind)} · {report.images} pictures · {report.objects} objects of {len(report.counts)} classes</small><br>
 <div class="verdict {worst}">{escape(report.verdict())}</div>
@@ -166,3 +166,4 @@ def check_page(report: CheckReport, most: int = 100) -> str:
 <h2>Pictures</h2><p class="legend"><small>{suspicious} with findings come first, then a sample; dashed boxes are crowds, or were dropped. </small>{legend}</p>
 <div class="cards">{cards}</div></body></html>
 """
+    return page.encode("utf-8", "backslashreplace").decode()  # a file's name may be no text

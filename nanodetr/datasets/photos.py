@@ -12,6 +12,7 @@ __all__ = ['MAX_PIXELS', 'TURNS', 'SLACK', 'PER_OBJECT', 'full_scale', 'deep_to_
 import math
 import os
 import threading
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -52,6 +53,8 @@ def to_rgb(picture: Image.Image) -> Image.Image:
 # %% ../../nbs/datasets/photos.ipynb #adb0001c
 MAX_PIXELS = 128_000_000  # 384 MB as bytes, 1.5 GB as floats
 _OPENING = threading.Lock()
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # damaged EXIF: PIL does not say in which file, and the picture is whole
+
 
 def open_picture(path: str | Path) -> Image.Image:
     "A picture file as PIL opens it: its header is read, its pixels are not. Any size. Raises what PIL raises."

@@ -10,7 +10,7 @@ import hashlib
 from collections import Counter
 
 from .records import Annotation, Record
-from ..errors import DataError
+from .text import refuse_file
 
 # %% ../../nbs/datasets/splits.ipynb #03a58933
 def random_key(name: str, seed: int) -> bytes:
@@ -24,8 +24,8 @@ def share_out(records: list, share: float, seed: int = 0) -> tuple:
     share: between 0 and 1, exclusive. Each part has a picture; a class with one picture stays in train; one with more has
     some in both if the share allows it. The order of the records is kept. Raises DataError for a share without sense, or fewer than two pictures.
     """
-    if not 0 < share < 1: raise DataError(f"--val-share is {share}: it is a share between 0 and 1, as in 0.2; choose one")
-    if len(records) < 2: raise DataError(f"--val-share {share}: a set of {len(records)} picture(s) cannot be divided; annotate more")
+    if not 0 < share < 1: refuse_file(f"--val-share {share}", "is no share between 0 and 1", "choose one, as in 0.2")
+    if len(records) < 2: refuse_file(f"--val-share {share}", f"a set of {len(records)} picture(s) cannot be divided", "annotate more")
     queue = sorted(records, key=lambda record: random_key(record.name, seed))
     classes = {id(record): {one.name for one in record.objects} or {None} for record in records}  # None: a background
     pictures, val = Counter(name for names in classes.values() for name in names), set()

@@ -162,8 +162,8 @@ SPLIT_WORDS = {"train", "val", "valid", "validation", "test", "trainval"}
 
 
 def listed_names(paths: list, known: set) -> list:
-    "The names in the lists of one split, each once. known: the names that exist. DataError when there are none."
-    names = list(dict.fromkeys(split_entry(line, known).name for path in paths for line in text_lines(path)))
+    "The names in the lists of one split, each once, without # comments. known: the names that exist. DataError when there are none."
+    names = list(dict.fromkeys(name for path in paths for line in text_lines(path) if (name := split_entry(line, known).name) in known or not line.startswith("#")))
     return names or refuse_file(paths[0], "is empty", "write one picture name on each line of it")
 
 

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['yolo_row', 'yolo_record', 'yaml_text', 'yaml_uncommented', 'yaml_flow', 'yaml_block', 'read_yaml', 'yolo_classes',
-           'yolo_place', 'yolo_pictures', 'label_file', 'YoloSet', 'read_data_yaml', 'where_test_is', 'yolo_records']
+           'yolo_place', 'yolo_pictures', 'path_ends', 'there_inside', 'listed_picture', 'label_file', 'YoloSet',
+           'read_data_yaml', 'where_test_is', 'note_lost_labels', 'yolo_records']
 
 # %% ../../nbs/datasets/yolo.ipynb #38abbdfb
 import math
@@ -94,7 +95,7 @@ def yaml_block(lines: list) -> str | list | dict:
     return yaml_text(" ".join(rows))
 
 
-def read_yaml(path: str | Path, keys: tuple = ("path", "train", "val", "test", "names", "nc", "kpt_shape")) -> dict:
+def read_yaml(path: str | Path, keys: tuple = ("path", "train", "val", "valid", "test", "names", "nc", "kpt_shape")) -> dict:
     """{key: text, list or dict of texts} of those keys that a YAML file has at its top level.
 
     It reads what data.yaml files use: plain and quoted texts, lists and dicts in brackets or one entry per line. Raises DataError
@@ -128,6 +129,7 @@ def yolo_classes(names, path: Path, count: str = "") -> list:
         names = [names[str(k)] for k in range(len(names))]
     if not isinstance(names, list) or not names: refuse_file(path, "lists no names of classes", "write names: [cat, dog]")
     names = [clean_name(name) for name in names]
+    if "" in names: refuse_file(path, f"has no name for class {names.index('')}", "give each class a name; a line for each, if it is a list, and no empty one")
     if len(set(names)) < len(names): refuse_file(path, f"has the class {next(n for n in names if names.count(n) > 1)!r} twice", "give each class a name of its own")
     if str(count).isdigit() and int(count) != len(names): refuse_file(path, f"says nc: {count} and names {len(names)} classes", "correct one of them")
     return names
@@ -136,38 +138,50 @@ def yolo_classes(names, path: Path, count: str = "") -> list:
 def yolo_place(base: Path, path: str, value: str, source: Path, allow_outside: bool) -> Path:
     "The folder or list that a data.yaml means by `value`. DataError when it is not there or outside."
     plain = value.replace("\\", "/")
-    inner = re.sub(r"^(\.\./|\./)+", "", plain)
-    tries = [f"{path}/{plain}" if path and not re.match(r"/|[A-Za-z]:", path) else plain, plain, inner]
-    for name in tries:
-        try: there = path_inside(base, name, source)
-        except DataError: continue
-        if there.exists(): return there
-    if allow_outside:
-        for there in (path_inside(base, f"{path}/{plain}" if path else plain, source, True), path_inside(base, plain, source, True)):
-            if there.exists(): return there
-    path_inside(base, plain if not plain.startswith("../") else inner, source, allow_outside)
+    ends, full, absolute = path_ends(plain), f"{path}/{plain}" if path else plain, re.compile(r"/|[A-Za-z]:")
+    there = there_inside(base, [plain if absolute.match(path) else full, plain, *ends[:1]], source, Path.exists)
+    if not there and allow_outside: there = there_inside(base, [full, plain], source, Path.exists, True)
+    if not there and absolute.match(plain): there = there_inside(base, ends, source, Path.exists)
+    if there: return there
+    path_inside(base, ends[0] if plain.startswith("../") and ends else plain, source, allow_outside)
     refuse_file(source, f"names {one_line(value)}, which is not in {base}", "put the pictures there, or correct the path")
 
 
 def yolo_pictures(place: Path, base: Path, source: Path, allow_outside: bool, findings: Findings) -> list:
     "The pictures of a folder, folders below included, or those that a list file names."
-    if place.is_dir(): return [path for path in visible_files(place, deep=True) if is_picture(path)]
+    if place.is_dir():
+        return [path for path in visible_files(place, deep=True) if is_picture(path)] or refuse_file(source, f"names {one_line(place.name)}, where no picture is", "put the pictures there, or correct the path")
     if place.suffix.lower() != ".txt": refuse_file(source, f"names {place.name}, which is neither a folder nor a list", "name a folder of pictures")
-    found = []
-    for line in text_lines(place):
-        inner = re.sub(r"^(\.\./|\./)+", "", line.replace("\\", "/"))
-        tries = [findings.reading(path_inside, base, name, place, allow_outside) for name in dict.fromkeys((inner if not allow_outside else line, inner, inner.partition("/")[2] or inner))]
-        tries = [path for path in tries if path]
-        if tries: found.append(next((path for path in tries if path.is_file()), tries[0]))
-    return found
+    found = [findings.reading(listed_picture, line, base, place, allow_outside) for line in text_lines(place) if not line.startswith("#") or (base / line).is_file()]
+    return [path for path in found if path]
+
+
+def path_ends(path: str) -> list:
+    "a/b/c, b/c and c: what may be left of a path that was written on another machine."
+    parts = re.sub(r"^(\.\./|\./)+", "", path.replace("\\", "/")).split("/")
+    return ["/".join(parts[k:]) for k in range(len(parts)) if parts[k]]
+
+
+def there_inside(base: Path, names: list, source: Path, exists, allow_outside: bool = False) -> Path:
+    "The first of the names that exists(path) below the folder `base`; None when none does."
+    for name in names:
+        try: there = path_inside(base, name, source, allow_outside)
+        except DataError: continue
+        if exists(there): return there
+
+
+def listed_picture(line: str, base: Path, place: Path, allow_outside: bool) -> Path:
+    "The picture that a line of the list `place` means. DataError for one that is nowhere, and leads outside."
+    ends = path_ends(line)
+    return there_inside(base, [line] * allow_outside + ends, place, Path.is_file, allow_outside) or path_inside(base, line if line.startswith("/") else (ends or [line])[0], place, allow_outside)
 
 
 def label_file(picture: Path) -> Path:
-    "The label file of a picture: in labels/ where the picture is in images/, or beside it; None when there is none."
-    parts = list(picture.with_suffix(".txt").parts)
+    "The label file of a picture: in labels/ where the picture is in images/, or beside it, in capitals or not; None when there is none."
+    parts, plain = picture.parts, picture.with_suffix("")
     last = max((k for k, part in enumerate(parts[:-1]) if part.lower() == "images"), default=None)
-    places = [picture.with_suffix(".txt")]
-    if last is not None: places.insert(0, Path(*parts[:last], "labels", *parts[last + 1:]))
+    homes = [] if last is None else [Path(*parts[:last], name, *parts[last + 1:]).with_suffix("") for name in ("labels", "Labels", "LABELS")]
+    places = (home.with_name(home.name + ending) for home in [*homes, plain] for ending in (".txt", ".TXT"))
     return next((path for path in places if path.is_file()), None)
 
 # %% ../../nbs/datasets/yolo.ipynb #1b393049
@@ -187,12 +201,13 @@ def read_data_yaml(path: Path, base: Path, findings: Findings, allow_outside: bo
     said, splits = read_yaml(path), {}
     classes = yolo_classes(said.get("names"), path, said.get("nc", ""))
     for split in ("train", "val", "test"):
-        values = said.get(split) or []
+        values = said.get(split) or split == "val" and said.get("valid") or []
         if isinstance(values, dict): refuse_file(path, f"{split} is not a path or a list of paths", "name a folder of pictures")
         found = []
         for value in [values] if isinstance(values, str) else values:
             place = findings.reading(yolo_place, base, str(said.get("path") or ""), value, path, allow_outside) if split != "test" else where_test_is(base, said, value, path)
-            found += findings.reading(yolo_pictures, place, base, path, allow_outside, findings) or [] if place else []
+            noted = findings if split != "test" else Findings()  # many exports name a test folder that they do not fill
+            found += noted.reading(yolo_pictures, place, base, path, allow_outside, noted) or [] if place else []
         if found: splits[split] = list(dict.fromkeys(found))
     return YoloSet(path, classes, splits, bool(said.get("kpt_shape")))
 
@@ -203,17 +218,28 @@ def where_test_is(base: Path, said: dict, value: str, path: Path) -> Path:
     except DataError: return None
 
 
+def note_lost_labels(labelled: dict, source: Path, findings: Findings) -> None:
+    "Warn of label files in labels/ whose pictures are not there. labelled: {label file: picture}."
+    lost = []
+    for texts, pictures in dict.fromkeys((labels.parent, picture.parent) for labels, picture in labelled.items()):
+        there = {path.stem for path in visible_files(pictures) if is_picture(path)}
+        if texts != pictures: lost += [path for path in visible_files(texts, {".txt"}) if path.stem not in there and path.stem != "classes"]
+    if lost: findings.warning(lost[0], f"{len(lost)} label file(s), this one first, have no picture", "restore the pictures, or remove the files")
+
+
 def yolo_records(found: YoloSet, split: str, base: Path, findings: Findings) -> list:
     "The records of a split. Pictures without a label file are backgrounds, as the format says; how many there are is noted."
-    records, bare = [], []
+    records, bare, labelled = [], [], {}
     for picture in found.splits[split]:
         labels = label_file(picture)
         if labels is None: bare.append(picture)
+        elif labelled.setdefault(labels, picture) != picture: findings.error(labels, f"{labelled[labels].name} and {picture.name} both are its picture", "rename or remove one of them")
         name = name_key(picture.relative_to(base) if picture.is_relative_to(base) else picture.name).rpartition(".")[0]
         records.append(yolo_record(picture, labels, name, found.classes, findings, found.keypoints))
     if bare and len(bare) == len(records):
         findings.error(found.source, f"none of the {len(bare)} pictures of {split} has a label file", "put labels/ beside images/, with a .txt for each picture")
     elif bare: findings.note(found.source, f"{len(bare)} picture(s) of {split} without label file count as backgrounds: " + ", ".join(path.name for path in bare[:3]) + ", ..." * (len(bare) > 3))
+    note_lost_labels(labelled, found.source, findings)
     outlines = sum("(an outline)" in one.entry for record in records if record for one in record.objects)
     if outlines: findings.note(found.source, f"{outlines} outline(s) of {split} are read as the boxes around them")
     return [record for record in records if record]
