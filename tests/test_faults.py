@@ -134,7 +134,7 @@ def voc_run(tmp_path_factory):
 def voc(voc_run, tmp_path):
     shutil.copytree(voc_run[0], tmp_path / "photos"), shutil.copytree(voc_run[1], tmp_path / "run")
     saved = json.loads((tmp_path / "run/run.json").read_text())
-    (tmp_path / "run/run.json").write_text(json.dumps({**saved, "data": str(tmp_path / "photos")}))
+    (tmp_path / "run/run.json").write_text(json.dumps({**saved, **dict.fromkeys(("data", "data_at"), str(tmp_path / "photos"))}))
     return tmp_path / "photos", tmp_path / "run"
 
 
@@ -180,6 +180,7 @@ def test_what_was_said_may_be_said_again(version, voc, capsys):
     (lambda root: (root / "Annotations/p0.xml").write_text(VOC_XML.format(name="cat", x1=77)), "labels or boxes of the train data"),
     (lambda root: (root / "ImageSets/Main/train.txt").write_text("p0\np1\np2\np5\n"), "names of the pictures"),
     (lambda root: (root / "ImageSets/Main/val.txt").write_text("p4\n"), "number of images of the val data was 2"),
+    (lambda root: Image.new("RGB", (90, 60)).save(root / "JPEGImages/p1.jpg"), "sizes of the picture files of the train data are not what they were"),
 ])
 def test_other_data_are_noticed(change, hint, voc, capsys):
     data, out = voc
@@ -193,6 +194,69 @@ def test_moved_data_are_the_same_data(voc):
     data, out = voc
     data.rename(data.with_name("elsewhere"))
     assert main(["train", "--resume", "--quiet", "--out", str(out), "--data", str(data.with_name("elsewhere"))]) == 0
+
+
+@pytest.fixture(scope="module")
+def divided_run(voc_run):
+    "(a set without val, the folder of a run with --val-share that was begun with a relative path)."
+    root = voc_run[0].with_name("divided")
+    shutil.copytree(voc_run[0], root / "photos", ignore=shutil.ignore_patterns("ImageSets"))
+    before = os.getcwd()
+    os.chdir(root)
+    try: assert main(["train", "--data", "photos", "--val-share", "0.5", "--epochs", "1", "--batch-size", "2", "--set", "dim=16", "--set", "ffn_dim=16", "--set", "image_size=32", "--set", "max_size=48", "--quiet", "--out", "run"]) == 0
+    finally: os.chdir(before)
+    return root / "photos", root / "run"
+
+
+def images_of(capsys, *words) -> tuple:
+    "(on how many pictures `nanodetr evaluate` was, what it said besides)."
+    status = main(["evaluate", *map(str, words), "--draws", "0", "--json"])
+    said = capsys.readouterr()
+    return (json.loads(said.out)["images"] if status == 0 else status), said.err
+
+
+def test_a_divided_set_is_found_from_everywhere(divided_run, tmp_path, capsys, monkeypatch):
+    "From another working directory, beside a namesake, and as a copy elsewhere, of which is said what differs."
+    data, out = divided_run
+    kept = len((out / "val.txt").read_text().split())
+    shutil.copytree(data, tmp_path / "photos")
+    for path in tmp_path.glob("photos/Annotations/*"): path.write_text(path.read_text().replace("<ymin>6", "<ymin>9"))
+    monkeypatch.chdir(tmp_path)
+    count, said = images_of(capsys, out)
+    assert count == kept and "is not what this model was trained with" not in said
+    count, said = images_of(capsys, out, "--data", "photos")
+    assert count == kept and "photos is not what this model was trained with: the labels or boxes of split val are others now" in said
+    shutil.copytree(out, tmp_path / "run")
+    saved = json.loads((tmp_path / "run/run.json").read_text())
+    (tmp_path / "run/run.json").write_text(json.dumps({**saved, "data_at": str(tmp_path / "gone")}))  # as if the folder above both had moved
+    assert images_of(capsys, "run")[0] == kept
+    (tmp_path / "run/run.json").write_text(json.dumps({**saved, "data_at": str(tmp_path / "gone"), "data": "gone"}))
+    assert images_of(capsys, "run")[0] == 2 and main(["train", "--resume", "--out", "run"]) == 2
+    assert "where they are now, --data FOLDER" in capsys.readouterr().err
+    assert images_of(capsys, "run", "--data", "photos")[0] == kept and main(["train", "--resume", "--out", str(out), "--quiet"]) == 0
+
+
+@pytest.mark.parametrize("spoil", [lambda path: path.write_text(path.read_text().split("\n")[0] + "\n"), Path.unlink])
+def test_a_list_of_a_divided_set_that_was_cut(spoil, divided_run, tmp_path, capsys):
+    shutil.copytree(divided_run[1], tmp_path / "run")
+    spoil(tmp_path / "run/val.txt")
+    status, said = images_of(capsys, tmp_path / "run")
+    assert status == 2 and "run/val.txt" in said and "restore it" in said
+    saved = json.loads((tmp_path / "run/run.json").read_text())
+    del saved["lists"], saved["data_at"]  # as an older version left it
+    (tmp_path / "run/run.json").write_text(json.dumps({**saved, "data": str(divided_run[0])}))
+    shutil.copy(divided_run[1] / "val.txt", tmp_path / "run/val.txt")
+    assert images_of(capsys, tmp_path / "run")[0] == len((divided_run[1] / "val.txt").read_text().split())
+
+
+def test_a_configuration_that_was_changed_by_hand(run, tmp_path):
+    "Beside the manifest of a run it is refused; in a folder of its own it is another model."
+    (run / "config.json").write_text((run / "config.json").read_text().replace('"image_size": 64', '"image_size": 32'))
+    with pytest.raises(CheckpointError, match="config.json is damaged.*restore it, or write it anew: nanodetr train --resume --out"): DETR.from_pretrained(run)
+    for name in ("config.json", "model.safetensors"): shutil.copy(run / name, tmp_path)
+    assert DETR.from_pretrained(tmp_path).config.image_size == 32
+    train_quietly(run, resume=True)
+    assert DETR.from_pretrained(run).config.image_size == 64
 
 
 def test_more_epochs_from_the_weights(voc, tmp_path):

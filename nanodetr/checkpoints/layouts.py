@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from .config import DETRConfig
-from .files import (NO_FILE, WEIGHT_FILES, fetch_from_hub, is_foreign, load_pickle, read_json_object, run_weights,
+from .files import (NO_FILE, WEIGHT_FILES, check_sum, fetch_from_hub, is_foreign, load_pickle, read_json_object, run_weights,
                                         read_safetensors, shipped_models, weights_file, write_together)
 from ..errors import CheckpointError, ConfigError, NanodetrError
 
@@ -342,6 +342,7 @@ def read_own(source, **known) -> tuple:
     config = file.with_name("config.json")
     for needed in (file, config):
         if not needed.is_file(): raise CheckpointError(f"{needed}: {NO_FILE}, or {', '.join(shipped_models())}")
+    check_sum(config)
     if known: raise ConfigError(f"{config} says all about this model: leave out {', '.join(known)}")
     return DETRConfig.from_json(config.read_bytes(), str(config)), check_finite(read_safetensors(file), str(file))
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FEW_IMAGES', 'PLOT_ENDINGS', 'load_model', 'match_names', 'OnlyClasses', 'SharedClasses', 'some_of', 'open_split',
-           'drawn_only', 'trained_on', 'evaluate_command', 'print_warnings', 'print_scores', 'summary', 'report',
-           'check_plots', 'draw_report']
+           'drawn_only', 'trained_on', 'note_changed_data', 'evaluate_command', 'print_warnings', 'print_scores',
+           'summary', 'report', 'check_plots', 'draw_report']
 
 # %% ../../nbs/commands/evaluate.ipynb #c0d7b005
 import json
@@ -16,7 +16,7 @@ from torch import nn
 
 from ..checkpoints.files import run_weights
 from .outputs import print_note, refuse_existing, write_new
-from .photos import read_division
+from .photos import read_division, run_data
 from .train import read_json
 from ..datasets.folders import SHAPES
 from ..datasets.text import clean_name
@@ -121,9 +121,23 @@ def drawn_only(model: DETR) -> str:
 def trained_on(path, model: DETR) -> str:
     "What the model's run was trained on, or the shapes, if it knows them; UsageError when nothing tells."
     run = Path(path) / "run.json" if Path(path).is_dir() else Path(path).with_name("run.json")
-    if run.exists(): return read_json(run).get("data") or "shapes"
+    if run.exists():
+        spec = run_data(read_json(run)) or "shapes"
+        if spec in SHAPES or Path(spec).exists(): return spec
+        raise UsageError(f"{run}: this was trained on {read_json(run).get('data_at', spec)}, and {spec} is not there: give --data FOLDER")
     if drawn_only(model): return drawn_only(model)
     raise UsageError(f"{path} does not say what it was trained on: give --data FOLDER")
+
+
+def note_changed_data(path, split: str, spec: str, data) -> None:
+    "Say when a run's data are not as its run.json remembers them."
+    from nanodetr.runs.plan import changed_data
+
+    run = Path(path) / "run.json" if Path(path).is_dir() else Path(path).with_name("run.json")
+    saved = read_json(run) if spec not in SHAPES else {}
+    known = saved["plan"].get("data") if isinstance(saved.get("plan"), dict) and not saved.get("overfit") else None
+    if isinstance(known, dict) and isinstance(known.get(split), dict) and (said := changed_data(known[split], data)):
+        print_note(f"note: {spec} is not what this model was trained with: the {' and the '.join(said)} of split {split} are others now")
 
 
 def evaluate_command(args) -> int:
@@ -140,7 +154,9 @@ def evaluate_command(args) -> int:
         raise UsageError("give a model (a training's folder or a weights file), or both --detections and --annotations")
     model = load_model(args.model, args.device, args.last)
     spec = args.data or trained_on(args.model, model)
-    data, model = open_split(spec, args.split, model, **read_division(args.model, args.split, spec))
+    divided = read_division(args.model, args.split, spec)
+    data, model = open_split(spec, args.split, model, **divided)
+    if not args.data or divided: note_changed_data(args.model, args.split, spec, data)
     detections, targets = predict(model, data, 50 if spec in SHAPES else 4, progress=not (args.json or args.quiet))
     return print_scores(detections, targets, data.classes, args)
 

@@ -11,6 +11,7 @@ __all__ = ['STARTS', 'CACHED', 'FLAGS', 'FREE_FLAGS', 'InTurn', 'prepare_data', 
            'go_on_after_restart', 'check_classes', 'train_in', 'recall', 'stored_plan', 'refuse_changes', 'read_json']
 
 # %% ../../nbs/commands/train.ipynb #c0d7a005
+import hashlib
 import json
 import time
 from contextlib import nullcontext
@@ -24,7 +25,7 @@ from torch import nn
 
 from ..errors import CheckpointError, ConfigError, UsageError
 from ..checkpoints.config import MODEL_PRESETS, DETRConfig
-from .photos import open_both, reading, write_division
+from .photos import division_lists, open_both, reading, run_data, write_division
 from ..checkpoints.files import MANIFEST, read_json_object, run_weights, shipped_models, write_atomically
 from ..datasets.folders import SHAPES, drawn_kind
 from ..model import DETR
@@ -453,9 +454,11 @@ def train_with(args, group) -> int:
     if not args.resume: folder = group.from_first(lambda: run_folder(args.out, args.data, args.preset, False))
     with locked(folder) if group.first else nullcontext():
         if not args.resume and group.first:
-            saved = {name: getattr(args, name, None) for name in FLAGS}
+            saved, lists = {name: getattr(args, name, None) for name in FLAGS}, division_lists(*divided)
+            if args.data not in SHAPES: saved["data_at"] = str(Path(args.data).resolve())
+            if lists: saved["lists"] = {name: hashlib.sha256(data).hexdigest() for name, data in lists.items()}
             save_json({**saved, "plan": plan.to_dict(), **group.launch()}, folder / "run.json")
-            write_division(folder, *divided)
+            write_division(folder, lists)
         return train_in(args, folder, goes_on, model, config, train_data, val_data, scenes, kept, group)
 
 
@@ -535,8 +538,10 @@ def recall(args, folder: Path):
             raise CheckpointError(f"{path}: {name} is {value!r:.60}, which no run writes: restore it, or take the weights into a new run: nanodetr train --weights {folder}")
     plan = stored_plan(folder, saved)
     refuse_changes(args, saved, plan, folder)
-    for name, value in saved.items():
+    for name, value in {**saved, "data": run_data(saved)}.items():
         if name in FLAGS and getattr(args, name, None) is None: setattr(args, name, value)
+    if args.data and args.data not in SHAPES and not Path(args.data).exists():
+        raise UsageError(f"{path}: the data of this run were in {saved.get('data_at', args.data)}, and {args.data} is not there: say where they are now, --data FOLDER")
     return plan
 
 

@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['RANGES', 'BELOW', 'SETTING_CHOICES', 'MAY_CHANGE', 'WHAT', 'allowed_values', 'check_setting', 'training_settings',
-           'checked', 'count_parameters', 'check_size', 'original', 'data_fingerprint', 'RunPlan', 'refuse_resume']
+           'checked', 'count_parameters', 'check_size', 'original', 'data_fingerprint', 'changed_data', 'RunPlan',
+           'refuse_resume']
 
 # %% ../../nbs/runs/plan.ipynb #91a20005
 import hashlib
 import json
 import math
+import os
 from dataclasses import asdict, fields
 from types import MappingProxyType
 
@@ -94,6 +96,12 @@ def _sum_of(parts) -> str:
     return digest.hexdigest()[:16]
 
 
+def _size_of(path) -> int:
+    "Bytes of a file; -1 where there is none."
+    try: return os.path.getsize(path)
+    except OSError: return -1
+
+
 def original(data):
     "The data set under those that only choose from it or keep copies (`.data`, or torch's `.dataset`)."
     while (inner := getattr(data, "data", getattr(data, "dataset", None))) is not None and hasattr(inner, "__getitem__") and hasattr(inner, "__len__") \
@@ -102,19 +110,26 @@ def original(data):
 
 
 def data_fingerprint(data) -> dict:
-    "What a data set of (image, target) is recognised by: images, classes, and sums of the pictures' names and of their labels and boxes."
+    "What a data set of (image, target) is recognised by: images, classes, and sums of the pictures' names, of their files' sizes, and of their labels and boxes."
     base, found = original(data), {"images": len(data), "classes": list(getattr(data, "classes", None) or getattr(original(data), "classes", None) or [])}
     if isinstance(base, ShapesDataset):
         return found | {"pictures": _sum_of([f"{base.split} {base.level} {base.size} {base.seed}".encode()])}
     if not hasattr(data, "get_target"): return found
     truths = [data.get_target(i) for i in range(len(data))]
     if hasattr(base, "name"): found["pictures"] = _sum_of(str(base.name(i)).encode("utf-8", "surrogatepass") for i in range(len(data)))
+    if callable(getattr(base, "path", None)): found["bytes"] = _sum_of(str(_size_of(base.path(i))).encode() for i in range(len(data)))
     found["boxes"] = _sum_of(torch.as_tensor(truth[name]).cpu().double().numpy().tobytes() for truth in truths for name in ("labels", "boxes"))
     return found
 
+
+def changed_data(before: dict, data) -> list:
+    "What of a data set is not as the fingerprint `before` has it, in words; what only one of the two knows is left out."
+    now = data_fingerprint(original(data))
+    return [words for name, words in WHAT.items() if name in before and name in now and before[name] != now[name]]
+
 # %% ../../nbs/runs/plan.ipynb #91a20011
 MAY_CHANGE = ("device", "workers")
-WHAT = {"images": "number of images", "classes": "classes", "pictures": "names of the pictures", "boxes": "labels or boxes"}
+WHAT = {"images": "number of images", "classes": "classes", "pictures": "names of the pictures", "bytes": "sizes of the picture files", "boxes": "labels or boxes"}
 
 
 class RunPlan:
@@ -161,11 +176,11 @@ class RunPlan:
                      if name in after and name not in MAY_CHANGE and before[name] != after[name] and name not in ("classes", "num_classes")]
         for split in self.data.keys() & now.data.keys():
             before, after = self.data[split], now.data[split]
-            for name in before.keys() & after.keys():
-                if before[name] == after[name]: continue
+            for name, what in WHAT.items():
+                if name not in before or name not in after or before[name] == after[name]: continue
                 told = f" were {', '.join(map(str, before[name]))} and are now {', '.join(map(str, after[name]))}" if name == "classes" else \
                        f" was {before[name]} and is now {after[name]}" if name == "images" else " are not what they were"
-                said.append(f"the {WHAT.get(name, name)} of the {split} data{told}")
+                said.append(f"the {what} of the {split} data{told}")
         if not said and self.model.get("classes") and now.model.get("classes") and self.model["classes"] != now.model["classes"]:
             said.append(f"classes were {', '.join(self.model['classes'])} and are now {', '.join(now.model['classes'])}")
         if not said and self.model.get("num_classes") != now.model.get("num_classes"):
