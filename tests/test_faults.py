@@ -558,6 +558,13 @@ def test_fit_never_goes_over_a_run(run):
     assert content(run) == before
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "best.safetensors", "log.csv", "manifest.json"])
+def test_fit_never_goes_over_files_of_others(name, tmp_path):
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(TrainingError, match=f"{name} is there already"): train_quietly(tmp_path)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: "{}"}
+
+
 @pytest.mark.skipif(FORK is None, reason="a second process is forked here")
 def test_two_runs_in_one_folder(run):
     "The second one is told who runs there; when that one is killed, its lock is no longer in the way."

@@ -479,5 +479,5 @@ def write_checkpoint(state: dict, config: DETRConfig, folder, layout: str = "nan
         folder.mkdir(parents=True, exist_ok=True)
         write_together({folder / name: write for name, write in writers.items()})
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{folder}: could not be saved ({error}): what was there before is untouched; "
+        raise CheckpointError(f"{folder}: could not be saved ({getattr(error, 'strerror', None) or error}): what was there before is untouched; "
                               "free some space, or choose another folder") from None

@@ -12,6 +12,7 @@ import json
 import sys
 from pathlib import Path
 
+from .outputs import refuse_place, write_new
 from ..errors import CheckpointError, DataError, UsageError
 
 # %% ../../nbs/commands/photos.ipynb #48e1d88c
@@ -117,11 +118,9 @@ def check_command(args) -> int:
     if page:
         from nanodetr.datasets.page import check_page, new_page
         new_page(page)  # before the long work
+        refuse_place(page)
     found = check_dataset(args.path, **reading(args))
-    if page:
-        try:
-            with open(page, "x", encoding="utf-8") as file: file.write(check_page(found))
-        except FileExistsError: new_page(page)
+    if page: write_new(page, lambda place: place.write_text(check_page(found), encoding="utf-8"), "--html")
     print(found)
     if page: print(f"look at {page}")
     return 0 if found.ok else 1

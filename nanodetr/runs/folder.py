@@ -96,9 +96,9 @@ def locked(folder: Path):
     path, mine = folder / "run.lock", {"pid": os.getpid(), "host": socket.gethostname(), "started": started(os.getpid())}
     new = folder / f".lock-{uuid.uuid4().hex}"
     try: new.write_text(json.dumps(mine), encoding="utf-8")
-    except OSError:  # no space, say: nothing may stay that keeps the next try from the folder
+    except OSError as error:  # no space, say: nothing may stay that keeps the next try from the folder
         new.unlink(missing_ok=True)
-        raise
+        raise OSError(error.errno, error.strerror, str(path)) from None
     held = False
     try:
         while not held:
