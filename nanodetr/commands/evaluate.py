@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FEW_IMAGES', 'PLOT_ENDINGS', 'load_model', 'match_names', 'OnlyClasses', 'SharedClasses', 'some_of', 'open_split',
-           'drawn_only', 'trained_on', 'note_changed_data', 'evaluate_command', 'print_warnings', 'print_scores',
-           'summary', 'report', 'check_plots', 'draw_report']
+           'drawn_only', 'trained_on', 'note_changed_data', 'evaluate_command', 'count_hits', 'odd_results',
+           'print_warnings', 'print_scores', 'summary', 'report', 'check_plots', 'draw_report']
 
 # %% ../../nbs/commands/evaluate.ipynb #c0d7b005
 import json
@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ..boxes import pairwise_iou
 from ..checkpoints.files import run_weights
 from .outputs import print_note, refuse_existing, write_new
 from .photos import read_division, run_data
@@ -149,7 +150,9 @@ def evaluate_command(args) -> int:
     if args.detections or args.annotations:
         if not (args.detections and args.annotations) or args.model:
             raise UsageError("give either a model, or both --detections and --annotations")
-        return print_scores(*load_coco_results(args.annotations, args.detections), args)
+        detections, targets, classes = load_coco_results(args.annotations, args.detections)
+        if said := odd_results(detections, targets): print_note(f"note: {args.detections}: {said}")
+        return print_scores(detections, targets, classes, args)
     if not args.model:
         raise UsageError("give a model (a training's folder or a weights file), or both --detections and --annotations")
     model = load_model(args.model, args.device, args.last)
@@ -159,6 +162,30 @@ def evaluate_command(args) -> int:
     if not args.data or divided: note_changed_data(args.model, args.split, spec, data)
     detections, targets = predict(model, data, 50 if spec in SHAPES else 4, progress=not (args.json or args.quiet))
     return print_scores(detections, targets, data.classes, args)
+
+# %% ../../nbs/commands/evaluate.ipynb #146b9b41
+def count_hits(detections: list, targets: list, as_corners: bool = False, of_class: bool = False) -> int:
+    "Detections on a true box, with an IoU of 0.5 or more. as_corners: their width and height are read as the second corner. of_class: only those of the box's class."
+    hits = 0
+    for found, truth in zip(detections, targets):
+        boxes, true = found["boxes"].double(), truth["boxes"].double()
+        if not len(boxes) or not len(true): continue
+        if as_corners: boxes = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1)
+        met = pairwise_iou(boxes, true) >= 0.5
+        if of_class: met &= found["labels"][:, None] == truth["labels"]
+        hits += int(met.any(1).sum())
+    return hits
+
+
+def odd_results(detections: list, targets: list) -> str:
+    "What the boxes (N,4) xyxy of a results file seem to mean in place of COCO's rule, as a sentence; empty when nothing is odd."
+    extent = lambda rows: max((float(row["boxes"].max()) for row in rows if len(row["boxes"])), default=0.0)
+    plain, corners = count_hits(detections, targets), count_hits(detections, targets, as_corners=True)
+    if not extent(detections) or not extent(targets): return ""
+    if extent(detections) <= 2 < extent(targets): return "its boxes look like fractions of the picture: pixels are wanted, x, y, width, height"
+    if corners > 2 * plain: return f"its boxes look like x0, y0, x1, y1 ({corners} meet a true one if they are read so, and {plain} if not): x, y, width, height are wanted"
+    if plain < 10 * (right := count_hits(detections, targets, of_class=True)): return ""
+    return f"{plain} of its boxes meet a true one, and {right} one of their category: check that its image ids and category ids are those of the annotations"
 
 # %% ../../nbs/commands/evaluate.ipynb #dc0625c9
 FEW_IMAGES = 100
