@@ -82,6 +82,8 @@ def straight(tmp_path_factory):
     ("--save-minutes nan", "--save-minutes is nan"), ("--num-queries -3", "--num-queries is -3"), ("--set image_size=128", "64 pixels"), ("--set heads=0", "heads is 0"),
     ("--set encoder_layers=1000000000", "at most 1000"), ("--set dropout=NaN", "dropout"), ("--set image_std=[0,0,0]", "image_std"), ("--set conv_widths=[100000]", "conv_widths"),
     ("--set classes=[1]", "those of the data"), ("--device cuda" if not torch.cuda.is_available() else "--set device=tpu", "device"), ("--set speed=11", "choose one of"), ("--preset voc", "--backbone-weights imagenet"), ("--preset paper", "--backbone-weights imagenet"), ("--set backbone=resnet18", "--backbone-weights none"),
+    ("--lr 0", "lr is 0.0, but must be a number above 0 to 10"), ("--set no_object_weight=0", "above 0"), ("--set temperature=1e308", "0.001 to 1e9"),
+    ("--epochs 3 --snapshots 1,4", "this run has 3 epochs"), ("--lr .2 --set lr=.1", "--lr and --set lr say the same thing"), ("--set lr=.2 --set lr=.1", "--set lr is there twice"), ("--set ema=1.5 --set lr=.2", "ema is 1.5"),
     ("--preset photos", "--backbone-weights"), ("--cache 0", "--weights"), ("--weights nano-shapes --cache 0", "1 or more"), ("--weights nano-shapes --set image_size=128", "64 pixels"),
 ])
 def test_a_setting_that_makes_no_sense(words, hint, tmp_path, capsys):
@@ -99,6 +101,7 @@ def test_an_empty_out(capsys):
 def test_fit_checks_its_settings_too():
     with pytest.raises(ConfigError, match="ema is 1.5, but must be a number from 0 to below 1"):
         fit(new_model(), turned(), config=TrainConfig(ema=1.5), progress=False)
+    with pytest.raises(ConfigError, match="image_size is 1, but must be at least 8"): DETRConfig.preset("nano", image_size=1)
 
 
 def test_insisting_on_a_random_backbone(tmp_path, capsys):
@@ -172,6 +175,8 @@ def test_what_was_said_may_be_said_again(version, voc, capsys):
     if version == "old": older(out)
     assert main(["train", "--resume", "--quiet", "--out", str(out), "--epochs", "2", "--lr", "0.0015", "--data", str(data), "--set", "dim=16", "--set", "workers=0"]) == 0
     assert "done    4 steps" in capsys.readouterr().out
+    usual = ["--mosaic", "0", "--cache-after", "layer4", "--accumulate", "1", "--evaluate-every", "1"]  # never said, and what is done then
+    assert main(["train", "--resume", "--quiet", "--out", str(out), *usual[:-2 if version == "old" else None]]) == 0
 
 
 @pytest.mark.parametrize("change, hint", [
@@ -552,6 +557,18 @@ def test_a_folder_with_other_things(tmp_path, capsys):
     assert "holds other things" in capsys.readouterr().err and [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
 
 
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_an_out_that_cannot_be_is_refused_before_the_work(more, tmp_path, capsys):
+    (tmp_path / "mine").mkdir()
+    for name in ("mine/thesis.txt", "mine/checkpoint.pt"):
+        (tmp_path / name).touch()
+        for out in ("mine", name, f"{name}/run"):
+            assert main(["train", "--epochs", "1", *more, "--out", str(tmp_path / out)]) == 2
+            said = capsys.readouterr()
+            assert str(tmp_path / out) in said.err and "choose" in said.err and said.out == ""
+    assert main(["train", "--epochs", "1", "--dry-run", "--out", str(tmp_path / "new/run")]) == 0 and not (tmp_path / "new").exists()
+
+
 def test_fit_never_goes_over_a_run(run):
     before = content(run)
     with pytest.raises(TrainingError, match="already holds a run"): train_quietly(run)
@@ -629,7 +646,7 @@ def test_a_folder_that_cannot_be_made(tmp_path, capsys):
     if Path("/proc/self").exists():
         assert main(["train", "--overfit", "4", "--epochs", "1", "--out", "/proc/self/run"]) == 2
         said = capsys.readouterr().err
-        assert "no folder can be made there" in said and len(said.strip().splitlines()) == 1
+        assert "you may not write in /proc/self" in said and len(said.strip().splitlines()) == 1
 
 
 def test_a_folder_that_goes_away(tmp_path):
@@ -671,7 +688,7 @@ def test_a_read_only_disk(small_disk, capsys):
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     assert main(["train", "--overfit", "4", "--epochs", "1", "--out", str(small_disk / "run")]) == 2
     said = capsys.readouterr().err
-    assert "Read-only file system" in said and len(said.strip().splitlines()) == 1
+    assert "you may not write in" in said and len(said.strip().splitlines()) == 1
 
 
 def test_under_the_c_locale(voc):

@@ -237,7 +237,7 @@ def settings(pairs: list, kind: type) -> dict:
         if name not in known:
             raise UsageError(f"--set {pair}: unknown name; choose one of {', '.join(known)}")
         if name == "classes": raise UsageError(f"--set {pair}: the classes are those of the data: leave it out")
-        try: value = json.loads(text)
+        try: value = json.loads(f"0{text}" if text.startswith(".") else text)  # .1 is no JSON
         except (json.JSONDecodeError, RecursionError): value = text
         if name in [f.name for f in fields(kind)]:
             chosen[name] = value
@@ -366,6 +366,10 @@ def check_arguments(args) -> None:
         if getattr(args, name, None) is not None and not getattr(args, name).strip(): raise UsageError(f"--{name.replace('_', '-')} is empty: give a name, or leave it out")
     for name in ("overfit", "evaluate_every", "patience", "num_queries"):
         if (value := getattr(args, name, None)) is not None and value < 1: raise ConfigError(f"--{name.replace('_', '-')} is {value}, but must be a whole number, 1 or more")
+    said = [pair.partition("=")[0] for pair in args.set or []]
+    for name in said:
+        if said.count(name) > 1: raise UsageError(f"--set {name} is there twice: give one of them")
+        if getattr(args, name, None) is not None: raise UsageError(f"--{name.replace('_', '-')} and --set {name} say the same thing: give one of them")
     for name in RANGES.keys() & FLAGS.keys():
         if (value := getattr(args, name, None)) is not None: check_setting(name, value)
     if (value := getattr(args, "mosaic", None)) is not None and not 0 <= value <= 1: raise ConfigError(f"--mosaic is {value}, but must be a share of the photos, 0 to 1")
@@ -413,12 +417,13 @@ def train(args) -> int:
 
 def train_with(args, group) -> int:
     "The training of this process, which is alone or one of a `Group`."
-    from nanodetr.runs.folder import locked
+    from nanodetr.runs.folder import locked, refuse_folder
     from nanodetr.runs.plan import RunPlan
     from nanodetr.training import choose_device
 
     check_arguments(args)
     go_on_after_restart(args, group)
+    if args.out and not args.resume: group.from_first(lambda: refuse_folder(Path(args.out)))
     folder = before = None
     if args.resume:
         folder = group.from_first(lambda: run_folder(args.out, args.data or "shapes", args.preset, True))
@@ -444,6 +449,7 @@ def train_with(args, group) -> int:
     asked = {name: getattr(args, name) for name in ("overfit", "turns", "mosaic", "cache", "cache_after", "freeze_backbone", "patience", "evaluate_every")}
     plan = RunPlan.of(model.config, config, train_data, val_data, **asked)
     if before: check_classes(before, train_data), before.check_same(plan, folder)
+    if kept and kept[-1] > config.epochs: raise UsageError(f"--snapshots {args.snapshots}: this run has {config.epochs} epochs: give those up to {config.epochs}")
     choose_device(config.device)
     group.check_step(min(len(train_data), config.batch_size * config.accumulate))
     scenes = [val_data[i] for i in range(min(8, len(val_data)))]  # whatever cannot be read is known before the folder is made
@@ -566,8 +572,11 @@ def refuse_changes(args, saved: dict, plan, folder: Path) -> None:
     if plan and plan.data: now.pop("data")  # the same data may have moved; its fingerprint tells
     trained = {name: check_setting(name, value) for name, value in settings(args.set, TrainConfig).items()}
     now |= {name: value for name, value in trained.items() if name not in MAY_CHANGE} | settings(args.set, DETRConfig)
-    said = [f"{name} was {before.get(name)} and is now {value}" for name, value in now.items() if value is not None and value != before.get(name)]
+    usual = {"mosaic": 0, "cache_after": "layer4", "evaluate_every": plan and default_every(plan.training["epochs"], saved.get("data") or "shapes")}
+    said = [f"{name} was {before.get(name)} and is now {value}" for name, value in now.items()
+            if value is not None and value != (usual.get(name) if before.get(name) is None else before[name])]
     if said: refuse_resume(said, folder)
+    for name in now.keys() & FLAGS.keys(): setattr(args, name, None)  # the same: as the run has it
     args.set = [*(saved.get("set") or []), *(f"{name}={json.dumps(value)}" for name, value in trained.items() if name in MAY_CHANGE)]
 
 
