@@ -17,7 +17,7 @@ from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from pathlib import Path
 
-from .commands.outputs import print_note, refuse_existing, write_new
+from .commands.outputs import in_words_of, print_note, refuse_existing, write_new
 from .commands.photos import add_reading_flags
 from .errors import NanodetrError, UsageError, in_plain_words, print_any_text
 
@@ -305,6 +305,6 @@ def main(arguments: list = None) -> int:
         drop_output()
         return 141  # as a shell says of a program that SIGPIPE ended
     except (NanodetrError, OSError) as error:
-        print_note("nanodetr: error:", " ".join((in_plain_words(error) if isinstance(error, OSError) else str(error)).split()))
+        print_note("nanodetr: error:", " ".join((in_plain_words(error) if isinstance(error, OSError) else in_words_of(args.command, str(error))).split()))
         return 2
     finally: warnings.formatwarning = usual

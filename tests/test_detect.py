@@ -361,6 +361,17 @@ def test_best_weights_by_default_and_the_last_where_asked(tmp_path, capsys):
         assert torch.equal(load_model(folder, "cpu", last).class_head.weight, load_file(folder / name)["class_head.weight"])
 
 
+def test_a_remedy_is_one_of_the_command(tmp_path, capsys):
+    "No flag that it lacks, and no name that it does not take."
+    scene(tmp_path / "photos/1.png")
+    (tmp_path / "photos/1.xml").write_text("<annotation><object><name>ring</name><bndbox><xmin>5</xmin><ymin>6</ymin><xmax>30</xmax><ymax>50</ymax></bndbox></object></annotation>")
+    err = run(capsys, "evaluate", "nano-start", "--data", tmp_path / "photos")[2]
+    assert err.endswith("(there are all); name one that is there, as in --split all\n")
+    assert run(capsys, "evaluate", "nano-start", "--data", tmp_path / "photos", "--split", "all", "--draws", "0")[0] == 0
+    assert run(capsys, "check", "shapes")[2].endswith("no such folder; check the path\n")
+    assert run(capsys, "detect", "nano-shapes", tmp_path / "photos/1.png", "--coco", tmp_path / "found.json", "--annotations", tmp_path / "none.json")[2].endswith("check the name\n")
+
+
 @pytest.mark.parametrize("name", ["gpu", "cuda:77", "meta", "tpu", ""])
 def test_unknown_devices_are_refused(name, tmp_path, capsys):
     for words in (("detect", "nano-shapes", scene(tmp_path / "1.png")), ("evaluate", "nano-shapes")):

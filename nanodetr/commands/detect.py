@@ -4,14 +4,12 @@
 
 # %% auto #0
 __all__ = ['VIDEO_ENDINGS', 'is_video', 'expand_pattern', 'find_pictures', 'Shot', 'read_frames', 'read_shots', 'find_objects',
-           'as_entry', 'CocoRows', 'save_drawing', 'in_words_of_detect', 'warn_of_photos', 'print_entry', 'detect_all',
-           'detect_command']
+           'as_entry', 'CocoRows', 'save_drawing', 'warn_of_photos', 'print_entry', 'detect_all', 'detect_command']
 
 # %% ../../nbs/commands/detect.ipynb #c0d7c005
 import glob
 import json
 import os
-import re
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .evaluate import drawn_only, load_model
-from .outputs import FreshNames, print_note, refuse_existing, write_new
+from .outputs import FreshNames, in_words_of, print_note, refuse_existing, write_new
 from ..datasets.text import PICTURE_ENDINGS, is_picture, name_key, one_line, refuse_file, visible_files
 from ..errors import CheckpointError, DataError, UsageError
 from ..model import DETR
@@ -170,12 +168,6 @@ def save_drawing(image: Tensor, found: dict, names: list, path: Path) -> None:
     draw_detections(image, found["boxes"], found["labels"], found["scores"], names).save(path, format="PNG")
 
 # %% ../../nbs/commands/detect.ipynb #e10b015d
-def in_words_of_detect(error: DataError) -> str:
-    "The message with a remedy that this command knows."
-    text = re.sub(r",? or take it out of (the set|the annotations|the split|[^;,]*\.json)", "", str(error))
-    return re.sub(r"set the environment variable NANODETR_MAX_PIXELS=(\d+), or 0 for none", r"--max-pixels \1, or 0 for none", text)
-
-
 def warn_of_photos(model: DETR) -> None:
     "Say that the model has only seen drawings."
     print_note(f"note: this model knows only drawn shapes ({', '.join(model.config.classes)}) and has never seen a photo: what it finds in one means nothing. "
@@ -212,7 +204,7 @@ def detect_all(model: DETR, paths: list, args, drawings: FreshNames = None, coco
                     done += 1
                     del shot, found  # before the next picture is read
             except DataError as error:
-                failed.append(in_words_of_detect(error))
+                failed.append(in_words_of("detect", str(error)))
                 if len(paths) > 1: print_note(f"nanodetr: left out: {failed[-1]}")
     except KeyboardInterrupt:
         if not done: raise
