@@ -27,7 +27,7 @@ def refuse_folder(out: Path) -> None:
     "UsageError when the folder `out` cannot be that of a new run: it is taken, a file, or not to be written; an empty one will do."
     place = out.absolute()
     last = next(above for above in (place, *place.parents) if os.path.lexists(above))
-    if not last.is_dir(): raise UsageError(f"--out {out}: {last} is a file: choose a folder")
+    if not last.is_dir(): raise UsageError(f"--out {last} is a file: choose a folder")
     if not os.access(last, os.W_OK): raise UsageError(f"--out {out}: you may not write in {last}: choose another --out")
     found = {path.name for path in place.iterdir()} if last == place else set()
     found -= TRACES | ({"train.txt", "val.txt"} if "run.json" in found else set())  # of --val-share; without a run they are somebody's own
