@@ -299,7 +299,7 @@ def main(arguments: list = None) -> int:
         flush_output()
         return status
     except KeyboardInterrupt as stop:
-        print_note(f"nanodetr: {stop}; go on with the same command and --resume" if str(stop) else "nanodetr: interrupted")
+        print_note(f"nanodetr: {stop}; go on with the same command and --resume" if str(stop) and name == "train" else "nanodetr: interrupted")
         return 130
     except BrokenPipeError:  # `nanodetr detect ... | head`: whoever read has enough
         drop_output()

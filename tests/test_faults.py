@@ -83,7 +83,7 @@ def straight(tmp_path_factory):
     ("--set encoder_layers=1000000000", "at most 1000"), ("--set dropout=NaN", "dropout"), ("--set image_std=[0,0,0]", "image_std"), ("--set conv_widths=[100000]", "conv_widths"),
     ("--set classes=[1]", "those of the data"), ("--device cuda" if not torch.cuda.is_available() else "--set device=tpu", "device"), ("--set speed=11", "choose one of"), ("--preset voc", "--backbone-weights imagenet"), ("--preset paper", "--backbone-weights imagenet"), ("--set backbone=resnet18", "--backbone-weights none"),
     ("--lr 0", "lr is 0.0, but must be a number above 0 to 10"), ("--set no_object_weight=0", "above 0"), ("--set temperature=1e308", "0.001 to 1e9"),
-    ("--epochs 3 --snapshots 1,4", "this run has 3 epochs"), ("--lr .2 --set lr=.1", "--lr and --set lr say the same thing"), ("--set lr=.2 --set lr=.1", "--set lr is there twice"), ("--set ema=1.5 --set lr=.2", "ema is 1.5"),
+    ("--mosaic .5", "--mosaic is for a folder of photographs, and shapes is drawn"), ("--data shapes-hard --val-share .2", "give --data FOLDER"), ("--epochs 3 --snapshots 1,4", "this run has 3 epochs"), ("--lr .2 --set lr=.1", "--lr and --set lr say the same thing"), ("--set lr=.2 --set lr=.1", "--set lr is there twice"), ("--set ema=1.5 --set lr=.2", "ema is 1.5"),
     ("--preset photos", "--backbone-weights"), ("--cache 0", "--weights"), ("--weights nano-shapes --cache 0", "1 or more"), ("--weights nano-shapes --set image_size=128", "64 pixels"),
 ])
 def test_a_setting_that_makes_no_sense(words, hint, tmp_path, capsys):

@@ -389,7 +389,7 @@ def read_checkpoint(source, config=None, say=print, **known) -> tuple:
         layout = layout_of(state)
         if layout == "nanodetr":
             raise CheckpointError("these are this library's own names, which do not tell the configuration: give the "
-                                  "folder that save_pretrained wrote, or use load_state_dict of a DETR(config)")
+                                  + (f"folder it lies in, {Path(source).parent}" if beside else "folder that save_pretrained wrote, or use load_state_dict of a DETR(config)"))
         state = from_official(state) if layout == "official" else from_hf(state)
         sizes = read_sizes(check_finite(state, name))
         known_size = known.keys() >= {"image_size", "max_size"}

@@ -435,6 +435,8 @@ def train_with(args, group) -> int:
     source = DETR.from_pretrained(args.weights) if args.weights and not goes_on else None
     args.data, args.preset = args.data or "shapes", default_preset(args, source)
     args.cache = default_cache(args)
+    for name in ("val_share", "backgrounds", "allow_outside", "turns", "mosaic") if args.data in SHAPES and not args.resume else ():
+        if getattr(args, name): raise UsageError(f"--{name.replace('_', '-')} is for a folder of photographs, and {args.data} is drawn: leave it out, or give --data FOLDER")
     chosen = settings(args.set, DETRConfig) | tuning_settings(args)
     early = DETRConfig.from_dict(dict(before.model)) if goes_on else \
         model_config(args.preset, args.data, ["?"], 1, **chosen) if source is None else kept_config(source.config, args.data, **chosen)

@@ -499,7 +499,7 @@ def fit(
     trainer = group.trainer(model, config, steps * config.epochs)
     if out:
         out = Path(out)
-        if not resume: refuse_taken(out)
+        if not resume and group.first: refuse_taken(out)
         if not resume: out.mkdir(parents=True, exist_ok=True)
     with locked(out) if out and out.is_dir() and group.first else nullcontext():
         if resume:
