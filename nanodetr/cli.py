@@ -4,19 +4,22 @@
 
 # %% auto #0
 __all__ = ['PLACES', 'EXIT_CODES', 'EXAMPLES', 'OneLineParser', 'convert_command', 'export_command', 'follow_command',
-           'report_verdicts', 'parser', 'main']
+           'report_verdicts', 'parser', 'ends_as_ctrl_c', 'drop_output', 'flush_output', 'main']
 
 # %% ../nbs/tools/cli.ipynb #9415de0e
 import argparse
 import os
+import signal
 import sys
+import threading
 import warnings
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from pathlib import Path
 
-from .commands.outputs import print_note, refuse_existing, write_new
+from .commands.outputs import in_words_of, print_note, refuse_existing, write_new
 from .commands.photos import add_reading_flags
-from .errors import NanodetrError, UsageError, print_any_text
+from .errors import NanodetrError, UsageError, in_plain_words, print_any_text
 
 # where the parts of the commands stand; they bring torch, so each is imported when it is first asked for
 PLACES = {"detect_command": "detect", "check_command": "photos", "pretrain_command": "pretrain",
@@ -110,7 +113,8 @@ EXIT_CODES = """exit status:
   0    done
   1    done, but something was found: check found faults, follow --check found what is not right, detect could not read some pictures
   2    not done: wrong arguments, or a file that cannot be used; one line on standard error says which and what to do
-  130  interrupted with Ctrl-C"""
+  130  interrupted with Ctrl-C, SIGTERM or SIGHUP; a training has saved, and detect has kept what it had found
+  141  whoever read standard output has stopped reading, as in nanodetr detect ... | head"""
 
 EXAMPLES = {
     "train": """examples:
@@ -259,6 +263,31 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 # %% ../nbs/tools/cli.ipynb #924e23af
+@contextmanager
+def ends_as_ctrl_c():
+    "Inside, SIGTERM and SIGHUP end a command as Ctrl-C does, so that nothing stays half-written."
+    def stop(number, frame): raise KeyboardInterrupt
+
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)] if threading.current_thread() is threading.main_thread() else []
+    before = {number: signal.signal(number, stop) for number in numbers if signal.getsignal(number) == signal.SIG_DFL}
+    try: yield
+    finally:
+        for number, earlier in before.items(): signal.signal(number, earlier)
+
+
+def drop_output() -> None:
+    "What is still to be printed on standard output has nowhere to go; Python would complain of it at its end."
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def flush_output() -> None:
+    "Write what was printed; an OSError that names standard output where that cannot be."
+    try: sys.stdout.flush()
+    except OSError as error:
+        drop_output()
+        raise OSError(error.errno, error.strerror, "standard output") from None
+
+
 def main(arguments: list = None) -> int:
     "The `nanodetr` command. Returns the exit status: 0 done, 1 something was found, 2 bad input (one line on standard error), 130 interrupted."
     print_any_text()
@@ -266,14 +295,16 @@ def main(arguments: list = None) -> int:
     name = args.command if args.command == "train" else f"{args.command}_command"
     usual, warnings.formatwarning = warnings.formatwarning, lambda message, *place, **more: f"nanodetr: note: {' '.join(str(message).split())}\n"
     try:
-        return (globals().get(name) or __getattr__(name))(args)
+        with nullcontext() if name == "train" else ends_as_ctrl_c(): status = (globals().get(name) or __getattr__(name))(args)  # a training saves first
+        flush_output()
+        return status
     except KeyboardInterrupt as stop:
-        print_note(f"nanodetr: {stop}; go on with the same command and --resume" if str(stop) else "nanodetr: interrupted")
+        print_note(f"nanodetr: {stop}; go on with the same command and --resume" if str(stop) and name == "train" else "nanodetr: interrupted")
         return 130
     except BrokenPipeError:  # `nanodetr detect ... | head`: whoever read has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor is the rest of the buffer written
+        drop_output()
         return 141  # as a shell says of a program that SIGPIPE ended
     except (NanodetrError, OSError) as error:
-        print_note("nanodetr: error:", " ".join(str(error).split()))
+        print_note("nanodetr: error:", " ".join((in_plain_words(error) if isinstance(error, OSError) else in_words_of(args.command, str(error))).split()))
         return 2
     finally: warnings.formatwarning = usual

@@ -7,6 +7,8 @@ import json
 import os
 import runpy
 import shutil
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -107,6 +109,48 @@ def test_a_failure_leaves_no_half_file(tmp_path, capsys):
     photo.write_bytes(photo.read_bytes()[:100])
     assert detect(capsys, photo, "--coco", tmp_path / "found.json")[0] == 2
     assert [path.name for path in tmp_path.iterdir()] == ["1.png"]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="a small disk can only be mounted by root")
+@pytest.mark.parametrize("words", ["detect nano-shapes 1.png --out {}/drawn", "detect nano-shapes 1.png --coco {}/found.json", "evaluate nano-shapes --draws 0 --plots {}/plots.png",
+                                   "export nano-shapes {}/model.pt2", "train --overfit 2 --epochs 1 --out {}/run", "check photos --html {}/page.html"])
+@pytest.mark.parametrize("disk", ["full", "ro"])
+def test_a_disk_that_takes_nothing(words, disk, tmp_path, capsys, monkeypatch):
+    "One line with the file, the reason and a remedy; and nothing stays there that keeps the next try from its name."
+    monkeypatch.chdir(tmp_path)
+    scene(Path("1.png")), scene(Path("photos/JPEGImages/1.png"))
+    (tmp_path / "photos/Annotations").mkdir()
+    (tmp_path / "photos/Annotations/1.xml").write_text("<annotation><object><name>cup</name><bndbox><xmin>5</xmin><ymin>6</ymin><xmax>30</xmax><ymax>50</ymax></bndbox></object></annotation>")
+    Path(disk).mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], capture_output=True).returncode: pytest.skip("a small disk cannot be mounted here")
+    try:
+        if disk == "full":
+            try: Path("full/filler").write_bytes(bytes(70_000))
+            except OSError: pass
+        else: subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+        status, _, err = run(capsys, *words.format(disk).split())
+        last = err.strip().splitlines()[-1]
+        assert status == 2 and disk in last and ("make room" in last if disk == "full" else "choose" in last) and "Errno" not in err
+        assert not [path for path in Path(disk).rglob("*") if path.is_file() and path.name != "filler"]
+    finally: subprocess.run(["umount", "-l", disk], check=True)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="signals of Unix")
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_detection_that_is_stopped_keeps_what_it_found(number, tmp_path):
+    "COCO results of the pictures so far are whole, the exit status is 130; and before the first picture nothing stays."
+    for k in range(4): scene(tmp_path / f"photos/{k}.png", k)
+    script = ("import os, signal, sys\nfrom nanodetr.commands import detect\nfind, when = detect.find_objects, int(sys.argv[1])\n"
+            "def one(model, shot, threshold):\n    if shot.name == str(when): os.kill(os.getpid(), getattr(signal, sys.argv[2]))\n    return find(model, shot, threshold)\n"
+            "detect.find_objects = one\nfrom nanodetr.cli import main\nsys.exit(main(sys.argv[3:]))")
+    for when, kept in ((0, None), (2, 2)):
+        out = tmp_path / f"{when}.json"
+        done = subprocess.run([sys.executable, "-c", script, str(when), number, "detect", "nano-shapes", tmp_path / "photos", "--coco", out, "--threshold", "0", "--quiet", "--device", "cpu"],
+                              capture_output=True, text=True, preexec_fn=lambda: [signal.signal(getattr(signal, name), signal.SIG_DFL) for name in ("SIGINT", "SIGTERM", "SIGHUP")])
+        assert done.returncode == 130 and "Traceback" not in done.stderr, done.stderr
+        assert out.exists() == bool(kept) and (not kept or len({row["image_id"] for row in json.loads(out.read_text())}) == kept)
+        assert not list(tmp_path.glob(".nanodetr*"))
+    assert "interrupted after 2 pictures" in done.stderr
 
 
 # --- what is given
@@ -315,6 +359,20 @@ def test_best_weights_by_default_and_the_last_where_asked(tmp_path, capsys):
     from nanodetr.commands.evaluate import load_model
     for last, name in ((False, "best.safetensors"), (True, "model.safetensors")):
         assert torch.equal(load_model(folder, "cpu", last).class_head.weight, load_file(folder / name)["class_head.weight"])
+
+
+def test_a_remedy_is_one_of_the_command(tmp_path, capsys):
+    "No flag that it lacks, and no name that it does not take."
+    scene(tmp_path / "photos/1.png")
+    (tmp_path / "photos/1.xml").write_text("<annotation><object><name>ring</name><bndbox><xmin>5</xmin><ymin>6</ymin><xmax>30</xmax><ymax>50</ymax></bndbox></object></annotation>")
+    err = run(capsys, "evaluate", "nano-start", "--data", tmp_path / "photos")[2]
+    assert err.endswith("(there are all); name one that is there, as in --split all\n")
+    assert run(capsys, "evaluate", "nano-start", "--data", tmp_path / "photos", "--split", "all", "--draws", "0")[0] == 0
+    assert run(capsys, "check", "shapes")[2].endswith("no such folder; check the path\n")
+    DETR(DETRConfig.preset("nano")).save_pretrained(tmp_path / "run")
+    torch.save({"model": load_file(tmp_path / "run/model.safetensors")}, tmp_path / "run/checkpoint.pt")  # what --resume reads
+    assert run(capsys, "detect", tmp_path / "run/checkpoint.pt", tmp_path / "photos/1.png")[2].endswith(f"give the folder it lies in, {tmp_path / 'run'}\n")
+    assert run(capsys, "detect", "nano-shapes", tmp_path / "photos/1.png", "--coco", tmp_path / "found.json", "--annotations", tmp_path / "none.json")[2].endswith("check the name\n")
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:77", "meta", "tpu", ""])

@@ -12,6 +12,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from nanodetr.cli import main
 from nanodetr.errors import DataError, NanodetrError
 from nanodetr.evaluation import (EvaluationError, average_precision, detection_kinds, error_breakdown, evaluate,
                                  evaluate_detections, load_coco_results, precision_recall)
@@ -482,3 +483,22 @@ def test_the_table_of_confusions_adds_up(seed, classes, threshold):
     assert table[:classes].sum(1).tolist() == torch.bincount(labels, minlength=classes).tolist()
     assert table[:, :classes].sum(0).tolist() == torch.bincount(kept, minlength=classes).tolist() and table[-1, -1] == 0
     assert np.trace(table) == error_breakdown(detections, targets, threshold)["correct"]
+
+
+@pytest.mark.parametrize("change, hint", [
+    (lambda row, size: {}, ""),
+    (lambda row, size: {"bbox": [x / s for x, s in zip(row["bbox"], size * 2)]}, "look like fractions of the picture"),
+    (lambda row, size: {"bbox": [*row["bbox"][:2], row["bbox"][0] + row["bbox"][2], row["bbox"][1] + row["bbox"][3]]}, "look like x0, y0, x1, y1"),
+    (lambda row, size: {"image_id": 3 - row["image_id"]}, "0 of its boxes meet a true one"),
+    (lambda row, size: {"category_id": 3 - row["category_id"]}, "0 one of their category: check that its image ids and category ids"),
+])
+def test_results_that_mean_something_else(change, hint, tmp_path, capsys):
+    "Well-formed files whose scores would be near zero for no fault of the detector: a note says what they look like."
+    images = [{"id": k, "file_name": f"{k}.jpg", "width": 640, "height": 480} for k in (1, 2)]
+    boxes = [(1, 1, [30, 40, 60, 70]), (1, 2, [300, 200, 80, 90]), (2, 2, [400, 300, 100, 60]), (2, 1, [500, 20, 50, 80])]
+    rows = [{"image_id": image, "category_id": category, "bbox": box, "score": 0.9, "area": box[2] * box[3], "iscrowd": 0, "id": k} for k, (image, category, box) in enumerate(boxes)]
+    (tmp_path / "gt.json").write_text(json.dumps({"images": images, "annotations": rows, "categories": [{"id": 1, "name": "cup"}, {"id": 2, "name": "spoon"}]}))
+    (tmp_path / "dt.json").write_text(json.dumps([{**row, **change(row, (640, 480))} for row in rows]))
+    assert main(["evaluate", "--detections", str(tmp_path / "dt.json"), "--annotations", str(tmp_path / "gt.json"), "--draws", "0"]) == 0
+    said = capsys.readouterr().err
+    assert ("dt.json: " in said) == bool(hint) and hint in said

@@ -82,6 +82,8 @@ def straight(tmp_path_factory):
     ("--save-minutes nan", "--save-minutes is nan"), ("--num-queries -3", "--num-queries is -3"), ("--set image_size=128", "64 pixels"), ("--set heads=0", "heads is 0"),
     ("--set encoder_layers=1000000000", "at most 1000"), ("--set dropout=NaN", "dropout"), ("--set image_std=[0,0,0]", "image_std"), ("--set conv_widths=[100000]", "conv_widths"),
     ("--set classes=[1]", "those of the data"), ("--device cuda" if not torch.cuda.is_available() else "--set device=tpu", "device"), ("--set speed=11", "choose one of"), ("--preset voc", "--backbone-weights imagenet"), ("--preset paper", "--backbone-weights imagenet"), ("--set backbone=resnet18", "--backbone-weights none"),
+    ("--lr 0", "lr is 0.0, but must be a number above 0 to 10"), ("--set no_object_weight=0", "above 0"), ("--set temperature=1e308", "0.001 to 1e9"),
+    ("--mosaic .5", "--mosaic is for a folder of photographs, and shapes is drawn"), ("--data shapes-hard --val-share .2", "give --data FOLDER"), ("--epochs 3 --snapshots 1,4", "this run has 3 epochs"), ("--lr .2 --set lr=.1", "--lr and --set lr say the same thing"), ("--set lr=.2 --set lr=.1", "--set lr is there twice"), ("--set ema=1.5 --set lr=.2", "ema is 1.5"),
     ("--preset photos", "--backbone-weights"), ("--cache 0", "--weights"), ("--weights nano-shapes --cache 0", "1 or more"), ("--weights nano-shapes --set image_size=128", "64 pixels"),
 ])
 def test_a_setting_that_makes_no_sense(words, hint, tmp_path, capsys):
@@ -99,6 +101,7 @@ def test_an_empty_out(capsys):
 def test_fit_checks_its_settings_too():
     with pytest.raises(ConfigError, match="ema is 1.5, but must be a number from 0 to below 1"):
         fit(new_model(), turned(), config=TrainConfig(ema=1.5), progress=False)
+    with pytest.raises(ConfigError, match="image_size is 1, but must be at least 8"): DETRConfig.preset("nano", image_size=1)
 
 
 def test_insisting_on_a_random_backbone(tmp_path, capsys):
@@ -134,7 +137,7 @@ def voc_run(tmp_path_factory):
 def voc(voc_run, tmp_path):
     shutil.copytree(voc_run[0], tmp_path / "photos"), shutil.copytree(voc_run[1], tmp_path / "run")
     saved = json.loads((tmp_path / "run/run.json").read_text())
-    (tmp_path / "run/run.json").write_text(json.dumps({**saved, "data": str(tmp_path / "photos")}))
+    (tmp_path / "run/run.json").write_text(json.dumps({**saved, **dict.fromkeys(("data", "data_at"), str(tmp_path / "photos"))}))
     return tmp_path / "photos", tmp_path / "run"
 
 
@@ -172,6 +175,8 @@ def test_what_was_said_may_be_said_again(version, voc, capsys):
     if version == "old": older(out)
     assert main(["train", "--resume", "--quiet", "--out", str(out), "--epochs", "2", "--lr", "0.0015", "--data", str(data), "--set", "dim=16", "--set", "workers=0"]) == 0
     assert "done    4 steps" in capsys.readouterr().out
+    usual = ["--mosaic", "0", "--cache-after", "layer4", "--accumulate", "1", "--evaluate-every", "1"]  # never said, and what is done then
+    assert main(["train", "--resume", "--quiet", "--out", str(out), *usual[:-2 if version == "old" else None]]) == 0
 
 
 @pytest.mark.parametrize("change, hint", [
@@ -180,6 +185,7 @@ def test_what_was_said_may_be_said_again(version, voc, capsys):
     (lambda root: (root / "Annotations/p0.xml").write_text(VOC_XML.format(name="cat", x1=77)), "labels or boxes of the train data"),
     (lambda root: (root / "ImageSets/Main/train.txt").write_text("p0\np1\np2\np5\n"), "names of the pictures"),
     (lambda root: (root / "ImageSets/Main/val.txt").write_text("p4\n"), "number of images of the val data was 2"),
+    (lambda root: Image.new("RGB", (90, 60)).save(root / "JPEGImages/p1.jpg"), "sizes of the picture files of the train data are not what they were"),
 ])
 def test_other_data_are_noticed(change, hint, voc, capsys):
     data, out = voc
@@ -193,6 +199,69 @@ def test_moved_data_are_the_same_data(voc):
     data, out = voc
     data.rename(data.with_name("elsewhere"))
     assert main(["train", "--resume", "--quiet", "--out", str(out), "--data", str(data.with_name("elsewhere"))]) == 0
+
+
+@pytest.fixture(scope="module")
+def divided_run(voc_run):
+    "(a set without val, the folder of a run with --val-share that was begun with a relative path)."
+    root = voc_run[0].with_name("divided")
+    shutil.copytree(voc_run[0], root / "photos", ignore=shutil.ignore_patterns("ImageSets"))
+    before = os.getcwd()
+    os.chdir(root)
+    try: assert main(["train", "--data", "photos", "--val-share", "0.5", "--epochs", "1", "--batch-size", "2", "--set", "dim=16", "--set", "ffn_dim=16", "--set", "image_size=32", "--set", "max_size=48", "--quiet", "--out", "run"]) == 0
+    finally: os.chdir(before)
+    return root / "photos", root / "run"
+
+
+def images_of(capsys, *words) -> tuple:
+    "(on how many pictures `nanodetr evaluate` was, what it said besides)."
+    status = main(["evaluate", *map(str, words), "--draws", "0", "--json"])
+    said = capsys.readouterr()
+    return (json.loads(said.out)["images"] if status == 0 else status), said.err
+
+
+def test_a_divided_set_is_found_from_everywhere(divided_run, tmp_path, capsys, monkeypatch):
+    "From another working directory, beside a namesake, and as a copy elsewhere, of which is said what differs."
+    data, out = divided_run
+    kept = len((out / "val.txt").read_text().split())
+    shutil.copytree(data, tmp_path / "photos")
+    for path in tmp_path.glob("photos/Annotations/*"): path.write_text(path.read_text().replace("<ymin>6", "<ymin>9"))
+    monkeypatch.chdir(tmp_path)
+    count, said = images_of(capsys, out)
+    assert count == kept and "is not what this model was trained with" not in said
+    count, said = images_of(capsys, out, "--data", "photos")
+    assert count == kept and "photos is not what this model was trained with: the labels or boxes of split val are others now" in said
+    shutil.copytree(out, tmp_path / "run")
+    saved = json.loads((tmp_path / "run/run.json").read_text())
+    (tmp_path / "run/run.json").write_text(json.dumps({**saved, "data_at": str(tmp_path / "gone")}))  # as if the folder above both had moved
+    assert images_of(capsys, "run")[0] == kept
+    (tmp_path / "run/run.json").write_text(json.dumps({**saved, "data_at": str(tmp_path / "gone"), "data": "gone"}))
+    assert images_of(capsys, "run")[0] == 2 and main(["train", "--resume", "--out", "run"]) == 2
+    assert "where they are now, --data FOLDER" in capsys.readouterr().err
+    assert images_of(capsys, "run", "--data", "photos")[0] == kept and main(["train", "--resume", "--out", str(out), "--quiet"]) == 0
+
+
+@pytest.mark.parametrize("spoil", [lambda path: path.write_text(path.read_text().split("\n")[0] + "\n"), Path.unlink])
+def test_a_list_of_a_divided_set_that_was_cut(spoil, divided_run, tmp_path, capsys):
+    shutil.copytree(divided_run[1], tmp_path / "run")
+    spoil(tmp_path / "run/val.txt")
+    status, said = images_of(capsys, tmp_path / "run")
+    assert status == 2 and "run/val.txt" in said and "restore it" in said
+    saved = json.loads((tmp_path / "run/run.json").read_text())
+    del saved["lists"], saved["data_at"]  # as an older version left it
+    (tmp_path / "run/run.json").write_text(json.dumps({**saved, "data": str(divided_run[0])}))
+    shutil.copy(divided_run[1] / "val.txt", tmp_path / "run/val.txt")
+    assert images_of(capsys, tmp_path / "run")[0] == len((divided_run[1] / "val.txt").read_text().split())
+
+
+def test_a_configuration_that_was_changed_by_hand(run, tmp_path):
+    "Beside the manifest of a run it is refused; in a folder of its own it is another model."
+    (run / "config.json").write_text((run / "config.json").read_text().replace('"image_size": 64', '"image_size": 32'))
+    with pytest.raises(CheckpointError, match="config.json is damaged.*restore it, or write it anew: nanodetr train --resume --out"): DETR.from_pretrained(run)
+    for name in ("config.json", "model.safetensors"): shutil.copy(run / name, tmp_path)
+    assert DETR.from_pretrained(tmp_path).config.image_size == 32
+    train_quietly(run, resume=True)
+    assert DETR.from_pretrained(run).config.image_size == 64
 
 
 def test_more_epochs_from_the_weights(voc, tmp_path):
@@ -488,10 +557,29 @@ def test_a_folder_with_other_things(tmp_path, capsys):
     assert "holds other things" in capsys.readouterr().err and [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
 
 
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_an_out_that_cannot_be_is_refused_before_the_work(more, tmp_path, capsys):
+    (tmp_path / "mine").mkdir()
+    for name in ("mine/thesis.txt", "mine/checkpoint.pt"):
+        (tmp_path / name).touch()
+        for out in ("mine", name, f"{name}/run"):
+            assert main(["train", "--epochs", "1", *more, "--out", str(tmp_path / out)]) == 2
+            said = capsys.readouterr()
+            assert str(tmp_path / (name if out.endswith("run") else out)) in said.err and "choose" in said.err and said.out == ""
+    assert main(["train", "--epochs", "1", "--dry-run", "--out", str(tmp_path / "new/run")]) == 0 and not (tmp_path / "new").exists()
+
+
 def test_fit_never_goes_over_a_run(run):
     before = content(run)
     with pytest.raises(TrainingError, match="already holds a run"): train_quietly(run)
     assert content(run) == before
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "best.safetensors", "log.csv", "manifest.json"])
+def test_fit_never_goes_over_files_of_others(name, tmp_path):
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(TrainingError, match=f"{name} is there already"): train_quietly(tmp_path)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: "{}"}
 
 
 @pytest.mark.skipif(FORK is None, reason="a second process is forked here")
@@ -558,7 +646,7 @@ def test_a_folder_that_cannot_be_made(tmp_path, capsys):
     if Path("/proc/self").exists():
         assert main(["train", "--overfit", "4", "--epochs", "1", "--out", "/proc/self/run"]) == 2
         said = capsys.readouterr().err
-        assert "no folder can be made there" in said and len(said.strip().splitlines()) == 1
+        assert "you may not write in /proc/self" in said and len(said.strip().splitlines()) == 1
 
 
 def test_a_folder_that_goes_away(tmp_path):
@@ -600,7 +688,7 @@ def test_a_read_only_disk(small_disk, capsys):
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     assert main(["train", "--overfit", "4", "--epochs", "1", "--out", str(small_disk / "run")]) == 2
     said = capsys.readouterr().err
-    assert "Read-only file system" in said and len(said.strip().splitlines()) == 1
+    assert "you may not write in" in said and len(said.strip().splitlines()) == 1
 
 
 def test_under_the_c_locale(voc):

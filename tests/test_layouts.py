@@ -3,6 +3,7 @@ import json
 import math
 import os
 import random
+import re
 import shutil
 import struct
 import warnings
@@ -785,3 +786,14 @@ def test_damaged_files_give_a_set_or_one_line(format, data, tmp_path_factory):
         assert "\n" not in refused and (ok or refused or "cannot be read as a picture" in said), said
         assert ok <= (refused == ""), (said, refused)
     finally: (root / name).write_bytes(kept)
+
+
+def test_the_table_of_what_was_tried():
+    "The notebook of the command line lists every export above by its layout, and of the odd folders none under a verdict that it does not get."
+    cells = json.loads((Path(__file__).parents[1] / "nbs/tools/cli.ipynb").read_text(encoding="utf-8"))["cells"]
+    text = next("".join(cell["source"]) for cell in cells if "exports that were tried" in "".join(cell["source"]))
+    table = dict(re.findall(r"^\| (.+?) \| (.+) \|$", text, re.M))
+    for tool, (_, layout, _) in TOOLS.items(): assert tool in table[layout].split("; "), tool
+    verdicts = {re.sub(r"^\d\d ", "", name): "read without a word" if said is None else "read, with a warning" if said.startswith("warning") else "refused, by name" for name, (_, said) in CASES.items()}
+    for verdict in set(verdicts.values()):
+        for name in table[verdict].split("; "): assert verdicts.get(name) == verdict, name

@@ -361,7 +361,8 @@ def fail(kind, folder):
         with joined("cpu") as group:
             model = small_model()
             if kind == "nan" and group.rank == 1: group.trainer = lambda *settings: Endless(*settings, group)
-            if kind == "disk" and group.first: (folder / "run").mkdir(), (folder / "run" / "model.safetensors").mkdir()
+            if kind == "disk" and group.first:  # what a run left that was killed in its first moments, and a folder in the way of a file
+                (folder / "run" / "model.safetensors").mkdir(parents=True), (folder / "run" / "manifest.json").write_text(json.dumps({"sha256": {}}))
             fit(model, Trouble("data" if kind == "worker" else kind), None, config, folder / "run", progress=False, group=group)
     except (ValueError, OSError) as error:
         print_note("nanodetr: error:", error)

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import warnings
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -17,10 +18,10 @@ from safetensors.torch import load_file
 
 from nanodetr.checkpoints.adapt import convert
 from nanodetr.checkpoints.config import DETRConfig
-from nanodetr.checkpoints.layouts import (COCO_CLASSES, from_hf, from_official, hf_classes, join_heads,
+from nanodetr.checkpoints.layouts import (COCO_CLASSES, facts_in_hf, from_hf, from_official, hf_classes, hf_config, hf_processor, join_heads,
                                           read_checkpoint, to_hf, to_official)
 from nanodetr.data import collate
-from nanodetr.errors import CheckpointError, ConfigError
+from nanodetr.errors import CheckpointError, ConfigError, NanodetrError
 from nanodetr.loss import SetCriterion
 from nanodetr.matching import HungarianMatcher
 from nanodetr.model import DETR, DETROutput
@@ -474,6 +475,34 @@ def test_hugging_face_wishes_that_cannot_be_met(small, tmp_path):
         refused(match, tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "detr", ')
     refused("config.json: not JSON", tmp_path)
+
+
+ODD = (None, "x", "1", [1], [[1]], {}, {"a": 1}, -1, 0, 1e400, True)
+
+
+def test_odd_values_in_hugging_face_files(small, tmp_path):
+    "Each field with each odd value: read, or refused in one line; and what could not be calculated with is named with its file."
+    said = hf_config(small.config), hf_processor(small.config)
+    more = ("backbone_config.output_stride", "backbone_config.downsample_in_bottleneck", "id2label.0"), ("max_size", "size.shortest_edge", "size.longest_edge")
+    for k in (0, 1):
+        for name, value in product((*said[k], *more[k]), ODD):
+            above, _, below = name.partition(".")
+            inner = said[k].get(above) if isinstance(said[k].get(above), dict) else {}
+            files = [*said]
+            files[k] = said[k] | {above: inner | {below: value} if below else value}
+            try: DETRConfig.from_dict({"num_classes": 4, **facts_in_hf(*files, 4, lambda note: None)})
+            except NanodetrError as error: assert len(str(error).splitlines()) == 1, (name, value)
+    small.save_pretrained(tmp_path, layout="hf")
+    for name, changes, match in (("config", {"backbone_config": "x"}, "backbone_config is 'x', but a JSON object"), ("config", {"encoder_attention_heads": [8]}, "encoder_attention_heads"),
+                                 ("preprocessor_config", {"rescale_factor": 0}, "rescale_factor is 0, but a number above 0"),
+                                 ("preprocessor_config", {"image_std": "x", "rescale_factor": 1}, "image_std is 'x', but a list of numbers"),
+                                 ("processor_config", {"image_processor": 5}, "image_processor is 5, but a JSON object")):
+        path = tmp_path / f"{name}.json"
+        before = path.read_text() if path.exists() else "{}"
+        path.write_text(json.dumps(json.loads(before) | changes))
+        if name == "processor_config": (tmp_path / "preprocessor_config.json").unlink()
+        refused(f"{name}.json: {match}", tmp_path)
+        path.write_text(before)
 
 
 def test_own_folders_keep_their_messages(small, tmp_path):

@@ -18,7 +18,7 @@ CHOICES = {"backbone": ("conv", "resnet18", "resnet34", "resnet50", "resnet101")
            "scores": ("softmax", "sigmoid", "quality"), "cross_attention": ("plain", "conditional", "deformable"), "queries": ("learned", "anchors", "proposals")}
 CURES = ("scores", "cross_attention", "queries", "denoising", "groups", "levels")
 LOWEST = {"num_classes": 1, "trainable_stages": 0, "dim": 4, "heads": 1, "ffn_dim": 1, "encoder_layers": 0,
-          "decoder_layers": 1, "num_queries": 1, "denoising": 0, "groups": 1, "levels": 1, "image_size": 1, "max_size": 1}
+          "decoder_layers": 1, "num_queries": 1, "denoising": 0, "groups": 1, "levels": 1, "image_size": 8, "max_size": 8}
 HIGHEST = {"num_classes": 100_000, "trainable_stages": 5, "dim": 65_536, "ffn_dim": 1_000_000, "encoder_layers": 1000,
            "decoder_layers": 1000, "num_queries": 100_000, "denoising": 1000, "groups": 1000, "levels": 4, "image_size": 20_000, "max_size": 20_000}
 
@@ -63,8 +63,8 @@ def complaints(c) -> list:
         said.append(f"dim is {c.dim}, but must be a multiple of 4 (positions) and of heads, {c.heads}")
     if c.levels > 1 and c.cross_attention != "deformable":
         said.append(f"levels is {c.levels}, but only deformable attention reads several: set cross_attention to deformable, or levels to 1")
-    if not 0 <= c.dropout < 1 or not 0 < c.temperature < float("inf"):
-        said.append(f"dropout {c.dropout} must be in 0..1 and temperature {c.temperature} above 0")
+    if not 0 <= c.dropout < 1: said.append(f"dropout is {c.dropout}, but must be from 0 to below 1")
+    if not 1e-3 <= c.temperature <= 1e9: said.append(f"temperature is {c.temperature}, but must be from 0.001 to 1e9")
     if not len(c.image_mean) == len(c.image_std) == 3 or not all(0 < std < 1e6 for std in c.image_std) or not all(abs(mean) < 1e6 for mean in c.image_mean):
         said.append("image_mean and image_std are three numbers each (red, green, blue), image_std above 0")
     if len(c.conv_widths) > 8 or any(type(width) is not int or not 1 <= width <= 65_536 for width in c.conv_widths):

@@ -112,6 +112,7 @@ def check_sum(file: Path) -> None:
 
 def other_files(file: Path) -> str:
     "What to use in place of a damaged file of a run."
+    if file.suffix == ".json": return f"restore it, or write it anew: nanodetr train --resume --out {file.parent}; a model with other settings belongs into a folder of its own, without the {MANIFEST}"
     if file.suffix == ".pt":
         earlier = file.with_name("previous.pt")
         return f"go on from the one before it: rename {earlier} to {file.name}" if earlier.is_file() and earlier != file else \

@@ -4,14 +4,12 @@
 
 # %% auto #0
 __all__ = ['VIDEO_ENDINGS', 'is_video', 'expand_pattern', 'find_pictures', 'Shot', 'read_frames', 'read_shots', 'find_objects',
-           'as_entry', 'CocoRows', 'save_drawing', 'in_words_of_detect', 'warn_of_photos', 'print_entry', 'detect_all',
-           'detect_command']
+           'as_entry', 'CocoRows', 'save_drawing', 'warn_of_photos', 'print_entry', 'detect_all', 'detect_command']
 
 # %% ../../nbs/commands/detect.ipynb #c0d7c005
 import glob
 import json
 import os
-import re
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .evaluate import drawn_only, load_model
-from .outputs import FreshNames, print_note, refuse_existing, write_new
+from .outputs import FreshNames, in_words_of, print_note, refuse_existing, write_new
 from ..datasets.text import PICTURE_ENDINGS, is_picture, name_key, one_line, refuse_file, visible_files
 from ..errors import CheckpointError, DataError, UsageError
 from ..model import DETR
@@ -149,13 +147,14 @@ class CocoRows:
 
     def add(self, shot: Shot, found: dict, names: list) -> None:
         "One row for each detection; classes that the annotations do not have are left out."
-        image = self.image_id(shot)
+        image, rows = self.image_id(shot), []
         for label, score, (x0, y0, x1, y1) in zip(found["labels"].tolist(), found["scores"].tolist(), found["boxes"].tolist()):
             if label not in self.categories: continue
             row = {"image_id": image, "category_id": self.categories[label], "bbox": [x0, y0, x1 - x0, y1 - y0], "score": score,
                    "file_name": str(shot.path), **shot.more, "category": names[label]}
-            self.file.write((",\n" if self.count else "\n") + json.dumps(row, allow_nan=False))
-            self.count += 1
+            rows.append(("," if self.count or rows else "") + "\n" + json.dumps(row, allow_nan=False))
+        self.file.write("".join(rows))  # a picture's rows together, should somebody press Ctrl-C
+        self.count += len(rows)
 
     def close(self) -> None:
         "End the list."
@@ -169,12 +168,6 @@ def save_drawing(image: Tensor, found: dict, names: list, path: Path) -> None:
     draw_detections(image, found["boxes"], found["labels"], found["scores"], names).save(path, format="PNG")
 
 # %% ../../nbs/commands/detect.ipynb #e10b015d
-def in_words_of_detect(error: DataError) -> str:
-    "The message with a remedy that this command knows."
-    text = re.sub(r",? or take it out of (the set|the annotations|the split|[^;,]*\.json)", "", str(error))
-    return re.sub(r"set the environment variable NANODETR_MAX_PIXELS=(\d+), or 0 for none", r"--max-pixels \1, or 0 for none", text)
-
-
 def warn_of_photos(model: DETR) -> None:
     "Say that the model has only seen drawings."
     print_note(f"note: this model knows only drawn shapes ({', '.join(model.config.classes)}) and has never seen a photo: what it finds in one means nothing. "
@@ -189,7 +182,10 @@ def print_entry(entry: dict, drawn=None) -> None:
 
 
 def detect_all(model: DETR, paths: list, args, drawings: FreshNames = None, coco=None) -> int:
-    "Detections on every picture, written as they come; 1 when some pictures could not be read. coco: a text file for COCO results."
+    """Detections on every picture, written as they come; 1 when some pictures could not be read. coco: a text file for COCO results.
+
+    Ctrl-C ends it before its time, with 130; what was found until then stays.
+    """
     names, photos, done, failed = model.config.class_names(), bool(drawn_only(model)), 0, []
     rows = CocoRows(coco, names, args.annotations) if coco else None
     bar = tqdm(paths, "detect", unit="file", disable=args.quiet or not sys.stderr.isatty() or sys.stdout.isatty() and not args.json, leave=False)
@@ -203,13 +199,17 @@ def detect_all(model: DETR, paths: list, args, drawings: FreshNames = None, coco
                     entry = as_entry(shot, found, names)
                     if rows: rows.add(shot, found, names)
                     if drawings: entry["drawn"] = str(drawings.write(shot.name, ".png", lambda place: save_drawing(shot.image, found, names, place)))
-                    if args.json: print("," * bool(done), json.dumps(entry, allow_nan=False), sep="\n", end="")
+                    if args.json: print(("," if done else "") + "\n" + json.dumps(entry, allow_nan=False), end="")
                     else: print_entry(entry, entry.get("drawn"))
                     done += 1
                     del shot, found  # before the next picture is read
             except DataError as error:
-                failed.append(in_words_of_detect(error))
+                failed.append(in_words_of("detect", str(error)))
                 if len(paths) > 1: print_note(f"nanodetr: left out: {failed[-1]}")
+    except KeyboardInterrupt:
+        if not done: raise
+        print_note(f"nanodetr: interrupted after {done} picture{'s' * (done != 1)}, whose results are kept; the others are missing")
+        return 130
     finally:
         if args.json: print("\n]}")
         if rows: rows.close()

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FEW_IMAGES', 'PLOT_ENDINGS', 'load_model', 'match_names', 'OnlyClasses', 'SharedClasses', 'some_of', 'open_split',
-           'drawn_only', 'trained_on', 'evaluate_command', 'print_warnings', 'print_scores', 'summary', 'report',
-           'check_plots', 'draw_report']
+           'drawn_only', 'trained_on', 'note_changed_data', 'evaluate_command', 'count_hits', 'odd_results',
+           'print_warnings', 'print_scores', 'summary', 'report', 'check_plots', 'draw_report']
 
 # %% ../../nbs/commands/evaluate.ipynb #c0d7b005
 import json
@@ -14,9 +14,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ..boxes import pairwise_iou
 from ..checkpoints.files import run_weights
 from .outputs import print_note, refuse_existing, write_new
-from .photos import read_division
+from .photos import read_division, run_data
 from .train import read_json
 from ..datasets.folders import SHAPES
 from ..datasets.text import clean_name
@@ -121,9 +122,23 @@ def drawn_only(model: DETR) -> str:
 def trained_on(path, model: DETR) -> str:
     "What the model's run was trained on, or the shapes, if it knows them; UsageError when nothing tells."
     run = Path(path) / "run.json" if Path(path).is_dir() else Path(path).with_name("run.json")
-    if run.exists(): return read_json(run).get("data") or "shapes"
+    if run.exists():
+        spec = run_data(read_json(run)) or "shapes"
+        if spec in SHAPES or Path(spec).exists(): return spec
+        raise UsageError(f"{run}: this was trained on {read_json(run).get('data_at', spec)}, and {spec} is not there: give --data FOLDER")
     if drawn_only(model): return drawn_only(model)
     raise UsageError(f"{path} does not say what it was trained on: give --data FOLDER")
+
+
+def note_changed_data(path, split: str, spec: str, data) -> None:
+    "Say when a run's data are not as its run.json remembers them."
+    from nanodetr.runs.plan import changed_data
+
+    run = Path(path) / "run.json" if Path(path).is_dir() else Path(path).with_name("run.json")
+    saved = read_json(run) if spec not in SHAPES else {}
+    known = saved["plan"].get("data") if isinstance(saved.get("plan"), dict) and not saved.get("overfit") else None
+    if isinstance(known, dict) and isinstance(known.get(split), dict) and (said := changed_data(known[split], data)):
+        print_note(f"note: {spec} is not what this model was trained with: the {' and the '.join(said)} of split {split} are others now")
 
 
 def evaluate_command(args) -> int:
@@ -135,14 +150,42 @@ def evaluate_command(args) -> int:
     if args.detections or args.annotations:
         if not (args.detections and args.annotations) or args.model:
             raise UsageError("give either a model, or both --detections and --annotations")
-        return print_scores(*load_coco_results(args.annotations, args.detections), args)
+        detections, targets, classes = load_coco_results(args.annotations, args.detections)
+        if said := odd_results(detections, targets): print_note(f"note: {args.detections}: {said}")
+        return print_scores(detections, targets, classes, args)
     if not args.model:
         raise UsageError("give a model (a training's folder or a weights file), or both --detections and --annotations")
     model = load_model(args.model, args.device, args.last)
     spec = args.data or trained_on(args.model, model)
-    data, model = open_split(spec, args.split, model, **read_division(args.model, args.split, spec))
+    divided = read_division(args.model, args.split, spec)
+    data, model = open_split(spec, args.split, model, **divided)
+    if not args.data or divided: note_changed_data(args.model, args.split, spec, data)
     detections, targets = predict(model, data, 50 if spec in SHAPES else 4, progress=not (args.json or args.quiet))
     return print_scores(detections, targets, data.classes, args)
+
+# %% ../../nbs/commands/evaluate.ipynb #146b9b41
+def count_hits(detections: list, targets: list, as_corners: bool = False, of_class: bool = False) -> int:
+    "Detections on a true box, with an IoU of 0.5 or more. as_corners: their width and height are read as the second corner. of_class: only those of the box's class."
+    hits = 0
+    for found, truth in zip(detections, targets):
+        boxes, true = found["boxes"].double(), truth["boxes"].double()
+        if not len(boxes) or not len(true): continue
+        if as_corners: boxes = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1)
+        met = pairwise_iou(boxes, true) >= 0.5
+        if of_class: met &= found["labels"][:, None] == truth["labels"]
+        hits += int(met.any(1).sum())
+    return hits
+
+
+def odd_results(detections: list, targets: list) -> str:
+    "What the boxes (N,4) xyxy of a results file seem to mean in place of COCO's rule, as a sentence; empty when nothing is odd."
+    extent = lambda rows: max((float(row["boxes"].max()) for row in rows if len(row["boxes"])), default=0.0)
+    plain, corners = count_hits(detections, targets), count_hits(detections, targets, as_corners=True)
+    if not extent(detections) or not extent(targets): return ""
+    if extent(detections) <= 2 < extent(targets): return "its boxes look like fractions of the picture: pixels are wanted, x, y, width, height"
+    if corners > 2 * plain: return f"its boxes look like x0, y0, x1, y1 ({corners} meet a true one if they are read so, and {plain} if not): x, y, width, height are wanted"
+    if plain < 10 * (right := count_hits(detections, targets, of_class=True)): return ""
+    return f"{plain} of its boxes meet a true one, and {right} one of their category: check that its image ids and category ids are those of the annotations"
 
 # %% ../../nbs/commands/evaluate.ipynb #dc0625c9
 FEW_IMAGES = 100

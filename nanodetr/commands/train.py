@@ -11,6 +11,7 @@ __all__ = ['STARTS', 'CACHED', 'FLAGS', 'FREE_FLAGS', 'InTurn', 'prepare_data', 
            'go_on_after_restart', 'check_classes', 'train_in', 'recall', 'stored_plan', 'refuse_changes', 'read_json']
 
 # %% ../../nbs/commands/train.ipynb #c0d7a005
+import hashlib
 import json
 import time
 from contextlib import nullcontext
@@ -24,7 +25,7 @@ from torch import nn
 
 from ..errors import CheckpointError, ConfigError, UsageError
 from ..checkpoints.config import MODEL_PRESETS, DETRConfig
-from .photos import open_both, reading, write_division
+from .photos import division_lists, open_both, reading, run_data, write_division
 from ..checkpoints.files import MANIFEST, read_json_object, run_weights, shipped_models, write_atomically
 from ..datasets.folders import SHAPES, drawn_kind
 from ..model import DETR
@@ -236,7 +237,7 @@ def settings(pairs: list, kind: type) -> dict:
         if name not in known:
             raise UsageError(f"--set {pair}: unknown name; choose one of {', '.join(known)}")
         if name == "classes": raise UsageError(f"--set {pair}: the classes are those of the data: leave it out")
-        try: value = json.loads(text)
+        try: value = json.loads(f"0{text}" if text.startswith(".") else text)  # .1 is no JSON
         except (json.JSONDecodeError, RecursionError): value = text
         if name in [f.name for f in fields(kind)]:
             chosen[name] = value
@@ -365,6 +366,10 @@ def check_arguments(args) -> None:
         if getattr(args, name, None) is not None and not getattr(args, name).strip(): raise UsageError(f"--{name.replace('_', '-')} is empty: give a name, or leave it out")
     for name in ("overfit", "evaluate_every", "patience", "num_queries"):
         if (value := getattr(args, name, None)) is not None and value < 1: raise ConfigError(f"--{name.replace('_', '-')} is {value}, but must be a whole number, 1 or more")
+    said = [pair.partition("=")[0] for pair in args.set or []]
+    for name in said:
+        if said.count(name) > 1: raise UsageError(f"--set {name} is there twice: give one of them")
+        if getattr(args, name, None) is not None: raise UsageError(f"--{name.replace('_', '-')} and --set {name} say the same thing: give one of them")
     for name in RANGES.keys() & FLAGS.keys():
         if (value := getattr(args, name, None)) is not None: check_setting(name, value)
     if (value := getattr(args, "mosaic", None)) is not None and not 0 <= value <= 1: raise ConfigError(f"--mosaic is {value}, but must be a share of the photos, 0 to 1")
@@ -412,12 +417,13 @@ def train(args) -> int:
 
 def train_with(args, group) -> int:
     "The training of this process, which is alone or one of a `Group`."
-    from nanodetr.runs.folder import locked
+    from nanodetr.runs.folder import locked, refuse_folder
     from nanodetr.runs.plan import RunPlan
     from nanodetr.training import choose_device
 
     check_arguments(args)
     go_on_after_restart(args, group)
+    if args.out and not args.resume: group.from_first(lambda: refuse_folder(Path(args.out)))
     folder = before = None
     if args.resume:
         folder = group.from_first(lambda: run_folder(args.out, args.data or "shapes", args.preset, True))
@@ -429,6 +435,8 @@ def train_with(args, group) -> int:
     source = DETR.from_pretrained(args.weights) if args.weights and not goes_on else None
     args.data, args.preset = args.data or "shapes", default_preset(args, source)
     args.cache = default_cache(args)
+    for name in ("val_share", "backgrounds", "allow_outside", "turns", "mosaic") if args.data in SHAPES and not args.resume else ():
+        if getattr(args, name): raise UsageError(f"--{name.replace('_', '-')} is for a folder of photographs, and {args.data} is drawn: leave it out, or give --data FOLDER")
     chosen = settings(args.set, DETRConfig) | tuning_settings(args)
     early = DETRConfig.from_dict(dict(before.model)) if goes_on else \
         model_config(args.preset, args.data, ["?"], 1, **chosen) if source is None else kept_config(source.config, args.data, **chosen)
@@ -443,6 +451,7 @@ def train_with(args, group) -> int:
     asked = {name: getattr(args, name) for name in ("overfit", "turns", "mosaic", "cache", "cache_after", "freeze_backbone", "patience", "evaluate_every")}
     plan = RunPlan.of(model.config, config, train_data, val_data, **asked)
     if before: check_classes(before, train_data), before.check_same(plan, folder)
+    if kept and kept[-1] > config.epochs: raise UsageError(f"--snapshots {args.snapshots}: this run has {config.epochs} epochs: give those up to {config.epochs}")
     choose_device(config.device)
     group.check_step(min(len(train_data), config.batch_size * config.accumulate))
     scenes = [val_data[i] for i in range(min(8, len(val_data)))]  # whatever cannot be read is known before the folder is made
@@ -453,9 +462,11 @@ def train_with(args, group) -> int:
     if not args.resume: folder = group.from_first(lambda: run_folder(args.out, args.data, args.preset, False))
     with locked(folder) if group.first else nullcontext():
         if not args.resume and group.first:
-            saved = {name: getattr(args, name, None) for name in FLAGS}
+            saved, lists = {name: getattr(args, name, None) for name in FLAGS}, division_lists(*divided)
+            if args.data not in SHAPES: saved["data_at"] = str(Path(args.data).resolve())
+            if lists: saved["lists"] = {name: hashlib.sha256(data).hexdigest() for name, data in lists.items()}
             save_json({**saved, "plan": plan.to_dict(), **group.launch()}, folder / "run.json")
-            write_division(folder, *divided)
+            write_division(folder, lists)
         return train_in(args, folder, goes_on, model, config, train_data, val_data, scenes, kept, group)
 
 
@@ -535,8 +546,10 @@ def recall(args, folder: Path):
             raise CheckpointError(f"{path}: {name} is {value!r:.60}, which no run writes: restore it, or take the weights into a new run: nanodetr train --weights {folder}")
     plan = stored_plan(folder, saved)
     refuse_changes(args, saved, plan, folder)
-    for name, value in saved.items():
+    for name, value in {**saved, "data": run_data(saved)}.items():
         if name in FLAGS and getattr(args, name, None) is None: setattr(args, name, value)
+    if args.data and args.data not in SHAPES and not Path(args.data).exists():
+        raise UsageError(f"{path}: the data of this run were in {saved.get('data_at', args.data)}, and {args.data} is not there: say where they are now, --data FOLDER")
     return plan
 
 
@@ -561,8 +574,11 @@ def refuse_changes(args, saved: dict, plan, folder: Path) -> None:
     if plan and plan.data: now.pop("data")  # the same data may have moved; its fingerprint tells
     trained = {name: check_setting(name, value) for name, value in settings(args.set, TrainConfig).items()}
     now |= {name: value for name, value in trained.items() if name not in MAY_CHANGE} | settings(args.set, DETRConfig)
-    said = [f"{name} was {before.get(name)} and is now {value}" for name, value in now.items() if value is not None and value != before.get(name)]
+    usual = {"mosaic": 0, "cache_after": "layer4", "evaluate_every": plan and default_every(plan.training["epochs"], saved.get("data") or "shapes")}
+    said = [f"{name} was {before.get(name)} and is now {value}" for name, value in now.items()
+            if value is not None and value != (usual.get(name) if before.get(name) is None else before[name])]
     if said: refuse_resume(said, folder)
+    for name in now.keys() & FLAGS.keys(): setattr(args, name, None)  # the same: as the run has it
     args.set = [*(saved.get("set") or []), *(f"{name}={json.dumps(value)}" for name, value in trained.items() if name in MAY_CHANGE)]
 
 

@@ -6,7 +6,7 @@
 __all__ = ['STOPS', 'is_wrong', 'check_batch', 'RunTrainer', 'Alone', 'capture_state', 'restore_state', 'write_csv', 'stage_in',
            'save_run', 'keep_best', 'read_checkpoint_file', 'resume_run', 'graceful_interrupt', 'held_back', 'Watched',
            'sample_name', 'watched_epoch', 'careless', 'in_one_line', 'ProgressLog', 'own_numbers', 'is_validated',
-           'note_best', 'end_of_epoch', 'fit', 'run_loop', 'live_plots']
+           'note_best', 'end_of_epoch', 'refuse_taken', 'fit', 'run_loop', 'live_plots']
 
 # %% ../../nbs/runs/run.ipynb #c3a0005e
 import csv
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.utils.data import get_worker_info
 from tqdm.auto import tqdm
 
-from ..checkpoints.files import check_sum, publish, write_atomically
+from ..checkpoints.files import MANIFEST, check_sum, publish, read_json_object, write_atomically
 from ..errors import CheckpointError, DataError, NanodetrError
 from .average import WeightAverage
 from .folder import locked
@@ -443,6 +443,14 @@ def end_of_epoch(
     return best
 
 # %% ../../nbs/runs/run.ipynb #b04d7eea
+def refuse_taken(out: Path) -> None:
+    "TrainingError when a run in the folder `out` would write over another one, or over files that no run has put there."
+    if (out / "checkpoint.pt").exists(): raise TrainingError(f"{out} already holds a run: go on with it by resume=True, or choose another folder")
+    if "sha256" in read_json_object(out / MANIFEST): return  # a run that was killed before its first checkpoint
+    for name in (MANIFEST, "model.safetensors", "config.json", "best.safetensors", "previous.pt", "log.csv"):
+        if (out / name).exists(): raise TrainingError(f"{out / name} is there already, and a run would write over it: choose another folder, or move it away")
+
+
 def fit(
     model: nn.Module,
     # data set of (image, target)
@@ -491,7 +499,7 @@ def fit(
     trainer = group.trainer(model, config, steps * config.epochs)
     if out:
         out = Path(out)
-        if not resume and (out / "checkpoint.pt").exists(): raise TrainingError(f"{out} already holds a run: go on with it by resume=True, or choose another folder")
+        if not resume and group.first: refuse_taken(out)
         if not resume: out.mkdir(parents=True, exist_ok=True)
     with locked(out) if out and out.is_dir() and group.first else nullcontext():
         if resume:
