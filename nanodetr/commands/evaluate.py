@@ -178,7 +178,9 @@ def count_hits(detections: list, targets: list, as_corners: bool = False, of_cla
 
 
 def odd_results(detections: list, targets: list) -> str:
-    "What the boxes (N,4) xyxy of a results file seem to mean in place of COCO's rule, as a sentence; empty when nothing is odd."
+    "What the boxes (N,4) xyxy of a results file seem to mean in place of COCO's rule, as a sentence; empty when nothing is odd. Looks at 500 pictures at most."
+    some = slice(None, None, -(-len(targets) // 500) or None)  # one in so many
+    detections, targets = detections[some], targets[some]
     extent = lambda rows: max((float(row["boxes"].max()) for row in rows if len(row["boxes"])), default=0.0)
     plain, corners = count_hits(detections, targets), count_hits(detections, targets, as_corners=True)
     if not extent(detections) or not extent(targets): return ""
