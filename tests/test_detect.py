@@ -368,6 +368,7 @@ def test_a_remedy_is_one_of_the_command(tmp_path, capsys):
     err = run(capsys, "evaluate", "nano-start", "--data", tmp_path / "photos")[2]
     assert err.endswith("(there are all); name one that is there, as in --split all\n")
     assert run(capsys, "evaluate", "nano-start", "--data", tmp_path / "photos", "--split", "all", "--draws", "0")[0] == 0
+    assert run(capsys, "evaluate", "--detections", tmp_path / "photos/1.xml", "--annotations", tmp_path / "none.json")[2].endswith("check the name\n")
     assert run(capsys, "check", "shapes")[2].endswith("no such folder; check the path\n")
     DETR(DETRConfig.preset("nano")).save_pretrained(tmp_path / "run")
     torch.save({"model": load_file(tmp_path / "run/model.safetensors")}, tmp_path / "run/checkpoint.pt")  # what --resume reads
