@@ -370,13 +370,13 @@ def test_attention_explorer_shows_what_the_mask_is_for(visit, site):
     options.nth(1).check(force=True)
     settle(page)
     assert "gets 0\u00a0% of the weight" in sentence.text_content()
-    masked = pictures(root)
+    masked, tall = pictures(root), root.bounding_box()["height"]
     options.nth(2).check(force=True)
     settle(page)
     assert "is lost on padding" in sentence.text_content() and masked != pictures(root)
     root.locator("button").click()  # side by side
     settle(page)
-    assert state(root, "beside") == "true"
+    assert state(root, "beside") == "true" and root.bounding_box()["height"] == tall
     keep(root, "attention_padded")
 
 
@@ -389,8 +389,10 @@ def test_decoder_explorer_leaves_a_query_out(visit, site):
     rises = lambda out: [q for q in range(told["queries"]) if q != out and final(-1)[q] < 0.5 < final(out)[q]]
     out = next(q for q in range(told["queries"]) if rises(q))
     assert not root.locator("canvas[data-name=without]").is_visible()
+    tall = root.bounding_box()["height"]
     root.locator("input[data-key=leave_out]").nth(out + 1).check(force=True)
     settle(page)
+    assert abs(root.bounding_box()["height"] - tall) <= 2
     assert root.locator("canvas[data-name=without]").is_visible() and len(passes) == told["queries"] + 3  # none, self-attention, positions
     assert list(map(float, state(root, "scores").split(","))) == pytest.approx(final(out), abs=1e-3)
     root.locator("input[data-key=query]").nth(rises(out)[0]).check(force=True)
@@ -411,6 +413,26 @@ def test_decoder_explorer_leaves_a_query_out(visit, site):
         assert root.locator("canvas[data-name=without]").is_visible()
         assert (set(state(root, "listens").split(",")) == {"0.000"}) == (part == -2)  # without positions they still listen
         keep(root, f"decoder_without_{name}")
+
+
+def test_labels_stay_clear_of_one_another(visit):
+    "Of boxes that lie on each other, at a rim and with a cell to keep free: each label that is drawn, as a rectangle."
+    page = visit("glossary/")
+    placed = page.evaluate("""async () => {
+        const {labels} = await import(new URL("../assets/explorers/core.js", location.href)), canvas = document.createElement("canvas");
+        const context = canvas.getContext("2d"), draw = (boxes, avoid) => {
+          const found = [];
+          context.roundRect = (x, y, w, h) => found.push([x, y, x + w, y + h]);
+          labels(context, boxes.map((box, q) => ({text: `q${q} rectangle 0.44`, box, fill: "#2678D1"})), 245, 245, 10.5, avoid);
+          return [...found, ...avoid];
+        };
+        return [draw(Array(6).fill([66, 64, 185, 190]), []), draw(Array(5).fill([2, 2, 240, 240]), []), draw([[60, 60, 200, 200], [60, 60, 120, 110]], [[60, 40, 90, 60]])];
+    }""")
+    assert [len(found) for found in placed] == [6, 5, 3]
+    for found in placed:
+        for k, a in enumerate(found):
+            for b in found[:k]: assert min(a[2], b[2]) <= max(a[0], b[0]) or min(a[3], b[3]) <= max(a[1], b[1]), (a, b)
+            assert a[0] >= 0 and a[1] >= 0 and a[2] <= 245 and a[3] <= 245
 
 
 def test_replay_plays_and_follows_a_query(visit, site):
