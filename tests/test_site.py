@@ -469,8 +469,8 @@ def test_home_is_light_until_the_playground_is_asked_for(visit, site):
     page.wait_for_timeout(300)
     early = [url for url in sizes if "/assets/playground/" in url or "/assets/explorers/" in url]
     assert not early and page.locator(".playground-start img:visible").evaluate("image => image.complete && image.naturalWidth > 0")
-    weight = sum(size for url, size in sizes.items() if "search" not in url)
-    print(f"\nthe home page: {len(sizes)} requests, {weight / 1e6:.2f} MB without the search index")
+    weight = sum(sizes.values())
+    print(f"\nthe home page: {len(sizes)} requests, {weight / 1e6:.2f} MB")
     assert weight < 1.5e6
     page.locator(".playground-start").focus()
     page.keyboard.press("Enter")
@@ -525,6 +525,21 @@ def test_every_text_can_be_read(visit, path, scheme):
     page = visit(path, scheme=scheme)
     if path == "07_decoder/": explorer(page, "decoder_attention")
     assert page.locator("body").evaluate(CONTRAST) == []
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_index_of_the_search_comes_when_the_search_is_opened(visit, width):
+    page = visit("", width=width)
+    asked = []
+    page.on("request", lambda request: asked.append(request.url.rsplit("/", 1)[-1]))
+    page.reload(wait_until="load")
+    page.wait_for_timeout(300)
+    assert not [name for name in asked if name.startswith("search_index")]
+    if width > 1000: page.locator("body").press("s")  # the theme's key
+    else: page.locator(".md-header__button[for=__search]").click()
+    page.keyboard.type("hungarian")
+    page.wait_for_selector(".md-search-result__item a[href*='09_matching']")
+    assert asked.count("search_index.json") == 1
 
 
 def test_search_finds_the_lesson_first(visit):
