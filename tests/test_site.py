@@ -495,6 +495,18 @@ def test_sentences_about_parameters_become_a_table():
     assert docments.told("Add image (3,H,W) to size.", ["image", "size"]) == ("Add image (3,H,W) to size.", {})  # a summary stays whole
 
 
+def test_what_lessons_build_has_an_example():
+    pytest.importorskip("griffe", reason='griffe is missing: pip install -e ".[docs]"')
+    sys.path.insert(0, str(ROOT / ".site"))
+    try: import docments
+    finally: sys.path.pop(0)
+    found = docments.examples()
+    for module, name in (("boxes", "pairwise_giou"), ("attention", "MultiHeadAttention"), ("position", "sinusoidal_pos_encode_2d"), ("backbone", "ResNetBackbone"), ("matching", "HungarianMatcher"),
+                         ("loss", "SetCriterion"), ("evaluation", "evaluate"), ("evaluation", "predict")):
+        example = found[f"nanodetr.{module}", name]
+        assert re.search(rf"(?<![.\w]){name}\(", example) and f"def {name}" not in example and example.count("\n") < 24, example
+
+
 def test_the_door_opens_the_playground(visit, site):
     if not (site / "assets" / "playground").is_dir(): pytest.skip("this site was built without the playground")
     page = visit("")
