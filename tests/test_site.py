@@ -249,6 +249,16 @@ def test_every_control_is_reached_by_tab(visit):
     assert list(dict.fromkeys(name for name in seen if name)) == ["image", "stage", "layer", "way", "class_", "l1", "giou", "the paper\u2019s weights", "scene", "table"]
 
 
+@pytest.mark.parametrize("width", [1280, 390])
+def test_what_has_the_focus_is_not_under_the_header(visit, width):
+    page = visit("07_decoder/", width=width)
+    explorer(page, "decoder_attention").locator("canvas").last.focus()
+    for _ in range(14):
+        page.keyboard.press("Shift+Tab")
+        top = page.evaluate("document.activeElement.getBoundingClientRect().top")
+        assert top >= 48, page.evaluate("document.activeElement.outerHTML")
+
+
 def test_explorers_come_when_the_reader_comes_near(visit):
     page = visit("")
     asked = []

@@ -319,6 +319,7 @@ function drawPadding(context, x, width, height) {
 const LOOK = `
 .ndx.ndx-playground { max-width: 1180px; margin: 0 auto; }
 .ndp { display: grid; grid-template-columns: minmax(0, 46fr) minmax(0, 54fr); gap: 14px 26px; align-items: start; }
+.ndp-column:first-child { position: sticky; top: var(--ndp-top, 0px); }
 .ndp-hold { aspect-ratio: 1; display: grid; align-items: center; border-radius: 8px; overflow: hidden; background: #10131c; }
 .ndp-stage { position: relative; overflow: hidden; touch-action: pan-y; }
 .ndx .ndp-stage canvas { border-radius: 0; width: 100%; }
