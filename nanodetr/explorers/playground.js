@@ -375,8 +375,8 @@ const LOOK = `
 .ndx-narrow .ndp :is(button, input, [tabindex]) { scroll-margin-top: calc(var(--tall) + var(--ndp-top, 0px) + 8px); }
 .ndx-narrow :is(.ndp-column, .ndp-below) > :not(.ndp-pin, .ndp-tools, .ndp-switch) { order: 1; }
 .ndx-narrow .ndp-tools { margin: 4px 0 0; gap: 4px; } .ndx-narrow .ndp-tools > span { display: none; }
-.ndx.ndx-narrow .ndp-tools button { flex: 1 1 auto; min-width: 32px; padding: 4px; width: auto; }
-.ndx-narrow .ndp-shape { display: grid; grid-template-columns: repeat(auto-fill, minmax(32px, 1fr)); gap: 3px; }
+.ndx.ndx-narrow .ndp-tools button { flex: 1 1 auto; min-width: 28px; padding: 4px; width: auto; }
+.ndx-narrow .ndp-shape { display: grid; grid-template-columns: repeat(auto-fit, minmax(28px, 1fr)); gap: 3px; }
 .ndx-narrow .ndp-switch { margin: 8px 0 0; } .ndx-narrow .ndp-switch .ndx-row { gap: 4px 14px; margin: 0 0 4px; }
 .ndx-narrow .ndp-queries { grid-template-columns: repeat(4, minmax(0, 1fr)); }
 .ndx-narrow .ndp-maps .ndx-head, .ndx-narrow .ndp-verdict { min-height: 2.9em; } .ndx.ndx-playground.ndx-narrow .ndx-said { min-height: 5.8em; }
