@@ -5,8 +5,9 @@
         boxes: Tensor,
     ) -> Tensor:
 
-The comments are read from the source; nothing is imported. An example of each public function and class comes from the notebook that
-builds it: the first short cell after its definition that calls it, with what it printed.
+The comments are read from the source; nothing is imported. An example of a public function or class comes from the notebook that
+builds it: the first short cell after its definition that calls it, with what it printed. Where there is none, the first statement that
+calls it in the lesson that builds it, or in a lesson that imports it.
 """
 import ast
 import functools
@@ -27,23 +28,32 @@ def printed(cell: dict) -> str:
     return text if shown and text.count("\n") < LONG and "\x1b" not in text else ""
 
 
+def statement(text: str, calls) -> str:
+    "The first short statement of a cell that calls something, definitions apart."
+    try: body = ast.parse(text).body
+    except SyntaxError: return ""  # a magic of IPython
+    told = (ast.get_source_segment(text, node) for node in body if not isinstance(node, (ast.FunctionDef, ast.ClassDef)))
+    return next((code for code in told if code.count("\n") < LONG and calls.search(code)), "")
+
+
 @functools.cache
 def examples() -> dict:
     "{(module, name): Markdown of an example}."
-    found = {}
-    for path in (path for path in NOTEBOOKS.rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts):
-        cells = [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
-        sources = ["".join(cell["source"]) for cell in cells]
-        module = next((match[1] for source in sources if (match := re.search(r"^#\|\s*default_exp\s+(\S+)", source, re.M))), None)
-        if not module: continue
-        for k, source in enumerate(sources):
-            if not re.match(r"#\|\s*export\b", source): continue
+    books, found = [], {}
+    for path in sorted(path for path in NOTEBOOKS.rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts):
+        cells = [(cell, "".join(cell["source"])) for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
+        text = "\n".join(source for _, source in cells)
+        books.append((path, cells, text, match[1] if (match := re.search(r"^#\|\s*default_exp\s+(\S+)", text, re.M)) else None))
+    for _, cells, _, module in books:
+        for k, (_, source) in enumerate(cells):
+            if not module or not re.match(r"#\|\s*export\b", source): continue
             for name in re.findall(r"^(?:def|class) ([A-Za-z]\w*)", source, re.M):
-                for cell, later in zip(cells[k + 1:], sources[k + 1:]):
-                    if later.startswith("#|") or later.count("\n") >= LONG or not re.search(rf"\b{name}\(", later): continue
-                    text = printed(cell)
-                    found[f"nanodetr.{module}", name] = f"```python\n{later.strip()}\n```" + (f"\n\n```text\n{text}\n```" if text else "")
-                    break
+                calls, taken = re.compile(rf"(?<![.\w]){name}\("), rf"from nanodetr\.{re.escape(module)} import .*\b{name}\b"
+                near = (f"```python\n{code.strip()}\n```" + (f"\n\n```text\n{text}\n```" if (text := printed(cell)) else "") for cell, code in cells[k + 1:]
+                        if not code.startswith("#|") and code.count("\n") < LONG and calls.search(code))
+                far = (f"```python\n{code}\n```" for path, others, text, builds in books if path.parent == NOTEBOOKS and (builds == module or re.search(taken, text))
+                       for _, other in others if not other.startswith("#|") and (code := statement(other, calls)))
+                if example := next(near, None) or next(far, None): found[f"nanodetr.{module}", name] = example
     return found
 
 

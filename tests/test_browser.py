@@ -31,6 +31,7 @@ ROWS = [
     ("01_boxes.ipynb", "explorer", "predicted cx", "IoU"),
     ("04_positional_encoding.ipynb", "explorer", "row", "cell"),
     ("12_evaluation.ipynb", "explorer", "score threshold", "precision 33/68"),
+    ("13_inside_detr.ipynb", "image_explorer", "threshold", "queries score"),
 ]
 # the explorers that the browser draws, in the form without anywidget: (variable, label)
 DRAWN = [("encoder", "row"), ("decoder", "layer"), ("matching", "class x"), ("replay", "training")]
@@ -59,7 +60,9 @@ LIVE = [
     ("07_decoder.ipynb", "explorer", "decoder_attention", "bars", (0.6, 0.5), ("query",), {"leave_out": 0}, "It leaves the object to q"),
     ("09_matching.ipynb", "explorer", "matching", "table", (0.3, 0.4), ("query", "object"), {"l1": 0.0}, "less in all"),
     ("11_training.ipynb", "explorer", "replay", "curves", (0.6, 0.4), ("moment",), {"query": 4}, "Before the training"),
+    ("13_inside_detr.ipynb", "encoder_explorer", "encoder_attention", "scene", (0.2, 0.8), ("row", "column"), {"padding": "mask forgotten"}, "The cell lies on"),
     ("13_inside_detr.ipynb", "decoder_explorer", "decoder_attention", "bars", (0.6, 0.5), ("query",), {"leave_out": 0}, "It leaves the object to q"),
+    ("13_inside_detr.ipynb", "replay", "replay", "curves", (0.6, 0.4), ("moment",), {"query": 4}, "Before the training"),
 ]
 # the training and the playground that one meddles with
 BY_HAND = """
@@ -120,16 +123,15 @@ def names_of(source):
     return makes, {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
 
 
-def keep_what_it_needs(path, variable):
-    "Leave of a notebook's code the first cell that makes `variable`, and what that is made of."
+def keep_what_it_needs(path, variables):
+    "Leave of a notebook's code the first cell that makes each of `variables`, and what those are made of."
     notebook = json.loads(path.read_text(encoding="utf-8"))
     parsed = [names_of("".join(cell["source"])) if cell["cell_type"] == "code" else None for cell in notebook["cells"]]
-    first = next(i for i, names in enumerate(parsed) if names and variable in names[0])
-    kept, needed = notebook["cells"][first + 1:], {variable}
-    kept = [cell for cell in kept if cell["cell_type"] != "code"][::-1]
-    for cell, names in reversed(list(zip(notebook["cells"], parsed))[:first + 1]):
+    wanted = {next(i for i, names in enumerate(parsed) if names and variable in names[0]) for variable in variables}
+    kept, needed = [], set()
+    for i, (cell, names) in reversed(list(enumerate(zip(notebook["cells"], parsed)))):
         if names:
-            if not names[0] & needed: continue
+            if i not in wanted and not names[0] & needed: continue
             needed = needed - names[0] | names[1]
         kept.append(cell)
     path.write_text(json.dumps({**notebook, "cells": kept[::-1]}), encoding="utf-8")
@@ -141,7 +143,7 @@ def lab(chromium, tmp_path_factory):
     home, token = tmp_path_factory.mktemp("lab"), secrets.token_hex(16)
     shutil.copytree(ROOT / "nbs", home / "nbs", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
     if "NANODETR_SLOW" not in os.environ:
-        for notebook, variable, *_ in ROWS + LIVE: keep_what_it_needs(home / "nbs" / notebook, variable)
+        for notebook in {row[0] for row in ROWS + LIVE}: keep_what_it_needs(home / "nbs" / notebook, {row[1] for row in ROWS + LIVE if row[0] == notebook})
     cell = lambda source: {"cell_type": "code", "execution_count": None, "metadata": {}, "outputs": [], "source": source.strip()}
     (home / "nbs" / "drawn.ipynb").write_text(json.dumps({"cells": [cell(source) for source in DRAWN_BY_PYTHON.split("===")], "nbformat": 4, "nbformat_minor": 4,
                                                          "metadata": {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}}))

@@ -336,6 +336,45 @@ def test_a_finger_moves_a_shape_on_a_phone(visit):
     keep(page, "phone")
 
 
+def test_on_a_phone_the_scene_and_its_switches_are_in_view_together(visit):
+    page = visit(390, "light", touch=True)
+    page.set_viewport_size({"width": 390, "height": 760})
+    inside = lambda selector: (lambda box: box["y"] >= 0 and box["y"] + box["height"] <= 760)(page.locator(selector).first.bounding_box())
+    for selector in ("[data-name=scene]", "[data-key=stage]", "[data-key=mirrored]", "[data-key=cut]", "[data-key=padding][value=bare]"): assert inside(selector), selector
+    for lower in (".ndp-maps", "[data-name=costs]", "[data-name=loss]"):  # what is further down is seen below the scene
+        page.locator(lower).evaluate("e => e.scrollIntoView({block: 'end'})")
+        scene, there = page.locator("[data-name=scene]").bounding_box(), page.locator(lower).bounding_box()
+        assert inside("[data-name=scene]") and scene["y"] + scene["height"] < there["y"] + there["height"] <= 761, lower
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_nothing_on_the_page_moves_while_a_hand_plays(visit, width):
+    page, seen = visit(width), {}
+
+    def look(why):
+        settle(page)
+        page.wait_for_timeout(400)  # the sentence waits for a rest
+        seen.setdefault(page.locator(ROOT_OF).bounding_box()["height"], why)
+
+    look("as it opens")
+    page.locator("[data-thing='0']").focus()
+    for key in ("ArrowRight", "ArrowDown", "ArrowRight"):
+        page.keyboard.press(f"Shift+{key}")
+        look(key)
+    page.keyboard.press("Escape")
+    for name in ("bare", "masked"):
+        page.locator(f"[data-key=padding][value={name}]").check(force=True)
+        look(name)
+    page.locator("[data-key=cut]").check()
+    look("cut")
+    page.locator("[data-name=mend]").click()
+    for _ in range(4): page.get_by_role("button", name="Add: ellipse").click()
+    look("eight shapes")
+    for _ in range(8): page.keyboard.press("Delete")
+    look("no shape")
+    assert max(seen) - min(seen) <= 4, seen
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_can_be_read(desk, visit, scheme):
     page = desk if scheme == "light" else visit(1280, "dark")

@@ -249,6 +249,16 @@ def test_every_control_is_reached_by_tab(visit):
     assert list(dict.fromkeys(name for name in seen if name)) == ["image", "stage", "layer", "way", "class_", "l1", "giou", "the paper\u2019s weights", "scene", "table"]
 
 
+@pytest.mark.parametrize("width", [1280, 390])
+def test_what_has_the_focus_is_not_under_the_header(visit, width):
+    page = visit("07_decoder/", width=width)
+    explorer(page, "decoder_attention").locator("canvas").last.focus()
+    for _ in range(14):
+        page.keyboard.press("Shift+Tab")
+        top = page.evaluate("document.activeElement.getBoundingClientRect().top")
+        assert top >= 48, page.evaluate("document.activeElement.outerHTML")
+
+
 def test_explorers_come_when_the_reader_comes_near(visit):
     page = visit("")
     asked = []
@@ -370,13 +380,13 @@ def test_attention_explorer_shows_what_the_mask_is_for(visit, site):
     options.nth(1).check(force=True)
     settle(page)
     assert "gets 0\u00a0% of the weight" in sentence.text_content()
-    masked = pictures(root)
+    masked, tall = pictures(root), root.bounding_box()["height"]
     options.nth(2).check(force=True)
     settle(page)
     assert "is lost on padding" in sentence.text_content() and masked != pictures(root)
     root.locator("button").click()  # side by side
     settle(page)
-    assert state(root, "beside") == "true"
+    assert state(root, "beside") == "true" and root.bounding_box()["height"] == tall
     keep(root, "attention_padded")
 
 
@@ -389,8 +399,10 @@ def test_decoder_explorer_leaves_a_query_out(visit, site):
     rises = lambda out: [q for q in range(told["queries"]) if q != out and final(-1)[q] < 0.5 < final(out)[q]]
     out = next(q for q in range(told["queries"]) if rises(q))
     assert not root.locator("canvas[data-name=without]").is_visible()
+    tall = root.bounding_box()["height"]
     root.locator("input[data-key=leave_out]").nth(out + 1).check(force=True)
     settle(page)
+    assert abs(root.bounding_box()["height"] - tall) <= 2
     assert root.locator("canvas[data-name=without]").is_visible() and len(passes) == told["queries"] + 3  # none, self-attention, positions
     assert list(map(float, state(root, "scores").split(","))) == pytest.approx(final(out), abs=1e-3)
     root.locator("input[data-key=query]").nth(rises(out)[0]).check(force=True)
@@ -411,6 +423,26 @@ def test_decoder_explorer_leaves_a_query_out(visit, site):
         assert root.locator("canvas[data-name=without]").is_visible()
         assert (set(state(root, "listens").split(",")) == {"0.000"}) == (part == -2)  # without positions they still listen
         keep(root, f"decoder_without_{name}")
+
+
+def test_labels_stay_clear_of_one_another(visit):
+    "Of boxes that lie on each other, at a rim and with a cell to keep free: each label that is drawn, as a rectangle."
+    page = visit("glossary/")
+    placed = page.evaluate("""async () => {
+        const {labels} = await import(new URL("../assets/explorers/core.js", location.href)), canvas = document.createElement("canvas");
+        const context = canvas.getContext("2d"), draw = (boxes, avoid) => {
+          const found = [];
+          context.roundRect = (x, y, w, h) => found.push([x, y, x + w, y + h]);
+          labels(context, boxes.map((box, q) => ({text: `q${q} rectangle 0.44`, box, fill: "#2678D1"})), 245, 245, 10.5, avoid);
+          return [...found, ...avoid];
+        };
+        return [draw(Array(6).fill([66, 64, 185, 190]), []), draw(Array(5).fill([2, 2, 240, 240]), []), draw([[60, 60, 200, 200], [60, 60, 120, 110]], [[60, 40, 90, 60]])];
+    }""")
+    assert [len(found) for found in placed] == [6, 5, 3]
+    for found in placed:
+        for k, a in enumerate(found):
+            for b in found[:k]: assert min(a[2], b[2]) <= max(a[0], b[0]) or min(a[3], b[3]) <= max(a[1], b[1]), (a, b)
+            assert a[0] >= 0 and a[1] >= 0 and a[2] <= 245 and a[3] <= 245
 
 
 def test_replay_plays_and_follows_a_query(visit, site):
@@ -447,8 +479,8 @@ def test_home_is_light_until_the_playground_is_asked_for(visit, site):
     page.wait_for_timeout(300)
     early = [url for url in sizes if "/assets/playground/" in url or "/assets/explorers/" in url]
     assert not early and page.locator(".playground-start img:visible").evaluate("image => image.complete && image.naturalWidth > 0")
-    weight = sum(size for url, size in sizes.items() if "search" not in url)
-    print(f"\nthe home page: {len(sizes)} requests, {weight / 1e6:.2f} MB without the search index")
+    weight = sum(sizes.values())
+    print(f"\nthe home page: {len(sizes)} requests, {weight / 1e6:.2f} MB")
     assert weight < 1.5e6
     page.locator(".playground-start").focus()
     page.keyboard.press("Enter")
@@ -471,6 +503,18 @@ def test_sentences_about_parameters_become_a_table():
     assert found == {"image": "(3,H,W) in 0..1", "size": "pixels, or None"}
     assert rest.startswith("Draw.") and "Raises NanodetrError if size: is wrong." in rest and "Returns a figure." in rest and "pixels" not in rest
     assert docments.told("Add image (3,H,W) to size.", ["image", "size"]) == ("Add image (3,H,W) to size.", {})  # a summary stays whole
+
+
+def test_what_lessons_build_has_an_example():
+    pytest.importorskip("griffe", reason='griffe is missing: pip install -e ".[docs]"')
+    sys.path.insert(0, str(ROOT / ".site"))
+    try: import docments
+    finally: sys.path.pop(0)
+    found = docments.examples()
+    for module, name in (("boxes", "pairwise_giou"), ("attention", "MultiHeadAttention"), ("position", "sinusoidal_pos_encode_2d"), ("backbone", "ResNetBackbone"), ("matching", "HungarianMatcher"),
+                         ("loss", "SetCriterion"), ("evaluation", "evaluate"), ("evaluation", "predict")):
+        example = found[f"nanodetr.{module}", name]
+        assert re.search(rf"(?<![.\w]){name}\(", example) and f"def {name}" not in example and example.count("\n") < 24, example
 
 
 def test_the_door_opens_the_playground(visit, site):
@@ -503,6 +547,21 @@ def test_every_text_can_be_read(visit, path, scheme):
     page = visit(path, scheme=scheme)
     if path == "07_decoder/": explorer(page, "decoder_attention")
     assert page.locator("body").evaluate(CONTRAST) == []
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_index_of_the_search_comes_when_the_search_is_opened(visit, width):
+    page = visit("", width=width)
+    asked = []
+    page.on("request", lambda request: asked.append(request.url.rsplit("/", 1)[-1]))
+    page.reload(wait_until="load")
+    page.wait_for_timeout(300)
+    assert not [name for name in asked if name.startswith("search_index")]
+    if width > 1000: page.locator("body").press("s")  # the theme's key
+    else: page.locator(".md-header__button[for=__search]").click()
+    page.keyboard.type("hungarian")
+    page.wait_for_selector(".md-search-result__item a[href*='09_matching']")
+    assert asked.count("search_index.json") == 1
 
 
 def test_search_finds_the_lesson_first(visit):

@@ -183,19 +183,24 @@ export function link(context, a, b, colour, alpha = 1) {
 
 // Small filled labels at the corners of their boxes, each where it covers least of the others and of the picture's rim.
 // labels: [{text, box (xyxy), fill, ink}], the important ones first; one with `faint` is left out where there is no room.
-export function labels(context, wanted, width, height, size = 11) {
-  const placed = [], high = size + 5;
+// avoid: boxes that they should not cover. Where all corners are taken, labels stand in a pile.
+export function labels(context, wanted, width, height, size = 11, avoid = []) {
+  const placed = [...avoid], high = size + 5;
   context.font = font(size, 600);
-  for (const {text, box: [x0, y0, x1, y1], fill, ink, faint} of wanted) {
+  const shared = (a, b) => area([Math.max(a[0], b[0]), Math.max(a[1], b[1]), Math.min(a[2], b[2]), Math.min(a[3], b[3])]);
+  for (const {text, box, fill, ink, faint} of wanted) {
+    const [x0, y0, x1, y1] = box;
     const wide = context.measureText(text).width + 8;
     const above = [[x0, y0 - high], [x1 - wide, y0 - high]], below = [[x0, y1], [x1 - wide, y1]], inside = [[x0, y0], [x1 - wide, y0]];
     const roomy = x1 - x0 > 1.6 * wide && y1 - y0 > 3 * high;  // a large box can hold its own label
-    const spots = [...above, ...(roomy ? [...inside, ...below] : [...below, ...inside]), [x1, y0], [x0 - wide, y0], [x1, y1 - high], [x0 - wide, y1 - high], [x0, y1 - high]];
+    const spots = [...above, ...(roomy ? [...inside, ...below] : [...below, ...inside]), [x1, y0], [x0 - wide, y0], [x1, y1 - high], [x0 - wide, y1 - high], [x0, y1 - high]], near = spots.length;
+    for (let k = 1; k <= wanted.length; k++) for (const x of [x0, x1 - wide]) spots.push([x, y0 - high - k * (high + 1)], [x, y1 + k * (high + 1)], [x, y1 - high - k * (high + 1)]);
     const badness = ([x, y]) => {
       const spill = Math.max(0, -x) + Math.max(0, -y) + Math.max(0, x + wide - width) + Math.max(0, y + high - height);
-      return 40 * spill + placed.reduce((sum, p) => sum + area([Math.max(x, p[0]), Math.max(y, p[1]), Math.min(x + wide, p[2]), Math.min(y + high, p[3])]), 0);
+      return 40 * spill + placed.reduce((sum, p) => sum + shared([x, y, x + wide, y + high], p), 0);
     };
-    const bad = spots.map(badness), best = bad.indexOf(Math.min(...bad));
+    const astray = ([x, y]) => wanted.reduce((sum, other) => sum + (other.box === box ? 0 : shared([x, y, x + wide, y + high], other.box)), 0);  // on what is not its own
+    const bad = spots.map(badness), worse = spots.map((spot, k) => bad[k] + 0.1 * astray(spot) + (k < near ? 0 : 0.2 * wide * high + k)), best = worse.indexOf(Math.min(...worse));
     if (faint && bad[best] > 0) continue;
     const x = clamp(spots[best][0], 0, Math.max(0, width - wide)), y = clamp(spots[best][1], 0, Math.max(0, height - high));
     placed.push([x, y, x + wide, y + high]);

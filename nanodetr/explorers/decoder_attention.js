@@ -27,7 +27,7 @@ export async function mount(place, data, given = {}, changed = () => {}) {
   pictures.style.cssText = "display:grid;gap:8px;align-items:end;grid-template-columns:minmax(0,1fr) minmax(0,1fr)", left.className = "ndx-cell";
   left.append(pictures), frame.main.append(left);
   const whole = frame.panel("scene", pictures), without = frame.panel("without", pictures), bars = frame.panel("bars", left), maps = frame.panel("maps");
-  bars.cell.style.marginTop = "12px";
+  bars.cell.style.marginTop = "12px", whole.head.style.cssText = "min-height:4.1em;align-content:start";  // its note takes one line or two
   const tallest = Math.max(...scenes.map(scene => scene.height / scene.width));
   let shown = [], shownWithout = [], slots = [], grid = [];
 

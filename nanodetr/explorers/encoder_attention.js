@@ -58,8 +58,9 @@ export async function mount(place, data, given = {}, changed = () => {}) {
     context.stroke();
     const boxes = scene.boxes.map(box => box.map(x => x * scale));
     for (const box of boxes) outline(context, box, "#fff", {width: 1.2, dash: [4, 3], halo: "rgba(31,36,48,.8)"});
-    labels(context, scene.names.map((name, i) => ({text: name, box: boxes[i], fill: "#344054"})), wide, high, 10.5);
-    outline(context, [column * wide / view.columns, row * high / view.rows, (column + 1) * wide / view.columns, (row + 1) * high / view.rows], CELL, {width: 2.6, halo: INK});
+    const cell = [column * wide / view.columns, row * high / view.rows, (column + 1) * wide / view.columns, (row + 1) * high / view.rows];
+    labels(context, scene.names.map((name, i) => ({text: name, box: boxes[i], fill: "#344054"})), wide, high, 10.5, [cell]);
+    outline(context, cell, CELL, {width: 2.6, halo: INK});
     if (view.width > scene.width * 1.01) write(context, "padding", wide - 6, high - 9, {size: 11, colour: "#4B5565", align: "right"});
     scenePanel.title("Pick a cell", `row ${row}, column ${column}`);
     scenePanel.scale = [wide, high];
@@ -111,7 +112,7 @@ export async function mount(place, data, given = {}, changed = () => {}) {
       const wideCell = at[0] * a.columns + at[1], wideLost = paddingOf(scene, a);
       const each = row => `${percent(share(row, wideLost))} lost`;
       const high = Math.ceil(tall(half, {height: tallest, width: 1}));
-      const [context] = mapPanel.begin(narrow ? 2 * high + 14 : Math.max(high, 10));
+      const [context] = mapPanel.begin(w => narrow ? 2 * high + 14 : Math.ceil(tall(w, {height: tallest, width: 1})));  // as tall as one view: nothing jumps
       band(context, state, a, wideCell, 0, 0, half, each, ", with the mask");
       band(context, state, b, wideCell, narrow ? 0 : half + 20, narrow ? high + 14 : 0, half, each, ", mask forgotten");
       mapPanel.title("Where it looks", "the share of each head\u2019s weight that is lost on padding");

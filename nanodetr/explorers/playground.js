@@ -319,7 +319,9 @@ function drawPadding(context, x, width, height) {
 const LOOK = `
 .ndx.ndx-playground { max-width: 1180px; margin: 0 auto; }
 .ndp { display: grid; grid-template-columns: minmax(0, 46fr) minmax(0, 54fr); gap: 14px 26px; align-items: start; }
-.ndp-stage { position: relative; border-radius: 8px; overflow: hidden; touch-action: pan-y; background: #10131c; }
+.ndp-column:first-child { position: sticky; top: var(--ndp-top, 0px); }
+.ndp-hold { aspect-ratio: 1; display: grid; align-items: center; border-radius: 8px; overflow: hidden; background: #10131c; }
+.ndp-stage { position: relative; overflow: hidden; touch-action: pan-y; }
 .ndx .ndp-stage canvas { border-radius: 0; width: 100%; }
 .ndx .ndp-thing { position: absolute; background: none; border-radius: 3px; padding: 0; min-height: 0; cursor: grab; touch-action: none; }
 .ndx .ndp-thing:hover { background: none; box-shadow: 0 0 0 1px rgba(255,255,255,.5); }
@@ -353,7 +355,8 @@ const LOOK = `
 .ndx .ndp-table th button { padding: 0 4px; min-height: 20px; width: 100%; text-align: left; background: none; font-size: 11.5px; }
 .ndx .ndp-table thead th { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; border-bottom: 3px solid var(--mark, transparent); border-radius: 0; }
 .ndx .ndp-table tr { background: none !important; } .ndx .ndp-table td.best { box-shadow: 0 0 0 2px #E0660B; font-weight: 700; }
-.ndx .ndp-table td.greedy::before { content: "\\25CF"; float: left; font-size: 8px; color: #E0660B; text-shadow: 0 0 2px #fff, 0 0 2px #fff; }
+.ndx .ndp-table td { position: relative; white-space: nowrap; }
+.ndx .ndp-table td.greedy::before { content: "\\25CF"; position: absolute; left: 2px; top: 0; font-size: 8px; color: #E0660B; text-shadow: 0 0 2px #fff, 0 0 2px #fff; }
 .ndx .ndp-loss td, .ndx .ndp-loss th { height: auto; }
 .ndx .ndp-loss th:first-child { width: 5.4em; } .ndp-bar { display: block; height: 4px; border-radius: 2px; background: var(--lit); min-width: 1px; }
 .ndp-note { margin: 5px 0 0; font-size: 12px; color: var(--quiet); } .ndp-verdict { margin: 6px 0 0; min-height: 1.45em; }
@@ -361,11 +364,23 @@ const LOOK = `
 .ndx.ndx-playground .ndp-dares li { margin: 0; padding: 6px 10px 6px 32px; position: relative; background: var(--soft); border-radius: 7px; }
 .ndp-dares li::before { content: "\\25CB"; position: absolute; left: 11px; } .ndp-dares li.ndp-won::before { content: "\\2713"; color: #17915A; font-weight: 800; }
 .ndp-dares li.ndp-won { box-shadow: inset 3px 0 0 #17915A; } .ndp-dares small { display: block; color: var(--quiet); font-size: 12px; }
-.ndx.ndx-playground .ndx-said { min-height: 2.9em; margin: 6px 0 0; }
+.ndx.ndx-playground .ndx-said { min-height: 4.4em; margin: 6px 0 0; }
 .ndx.ndx-playground small { opacity: 1; } .ndx.ndx-playground .ndx-head { display: flex; flex-wrap: wrap; gap: 0 10px; align-items: baseline; }
 .ndx.ndx-playground .ndx-head small { flex: 0 1 auto; width: auto; min-height: 0; display: inline; }
-.ndx-playground.ndx-narrow .ndp, .ndx-playground.ndx-narrow .ndp-below { grid-template-columns: minmax(0, 1fr); }
-.ndx-playground.ndx-narrow .ndp-queries { grid-template-columns: repeat(4, minmax(0, 1fr)); }
+/* narrow: the scene stays in view above whatever is scrolled to, and the switches come first */
+.ndx-narrow :is(.ndp-column, .ndp-below) { display: contents; }
+.ndx-narrow .ndp { display: flex; flex-direction: column; align-items: stretch; gap: 0; --tall: max(42svh, 240px); }
+.ndx-narrow .ndp-pin { position: sticky; top: var(--ndp-top, 0px); z-index: 2; background: var(--ground); padding-bottom: 4px; }
+.ndx-narrow .ndp-hold { width: min(100%, var(--tall)); margin: 0 auto; }
+.ndx-narrow .ndp :is(button, input, [tabindex]) { scroll-margin-top: calc(var(--tall) + var(--ndp-top, 0px) + 8px); }
+.ndx-narrow :is(.ndp-column, .ndp-below) > :not(.ndp-pin, .ndp-tools, .ndp-switch) { order: 1; }
+.ndx-narrow .ndp-tools { margin: 4px 0 0; gap: 4px; } .ndx-narrow .ndp-tools > span { display: none; }
+.ndx.ndx-narrow .ndp-tools button { flex: 1 1 auto; min-width: 28px; padding: 4px; width: auto; }
+.ndx-narrow .ndp-shape { display: grid; grid-template-columns: repeat(auto-fit, minmax(28px, 1fr)); gap: 3px; }
+.ndx-narrow .ndp-switch { margin: 8px 0 0; } .ndx-narrow .ndp-switch .ndx-row { gap: 4px 14px; margin: 0 0 4px; }
+.ndx-narrow .ndp-queries { grid-template-columns: repeat(4, minmax(0, 1fr)); }
+.ndx-narrow .ndp-maps .ndx-head, .ndx-narrow .ndp-verdict { min-height: 2.9em; } .ndx.ndx-playground.ndx-narrow .ndx-said { min-height: 5.8em; }
+.ndp-asks { margin: 0; flex: 1 1 180px; min-height: 1.45em; } .ndx-narrow .ndp-asks { min-height: 4.4em; }
 @media (hover: none) { .ndp-keys { display: none; } }
 @media (prefers-reduced-motion: no-preference) { .ndp-dares li { transition: box-shadow .3s; } }
 `;
@@ -394,7 +409,7 @@ export async function mount(place, facts, engine) {
   const times = [];
 
   // --- the parts of the page
-  const left = element("div", {}), right = element("div", {}), below = element("div", {className: "ndp-below"});
+  const left = element("div", {className: "ndp-column"}), right = element("div", {className: "ndp-column"}), below = element("div", {className: "ndp-below"});
   frame.main.append(left, right, below);
   const part = (parent, title, note = "") => {
     const box = element("section", {className: "ndp-part", "aria-label": title});
@@ -410,8 +425,8 @@ export async function mount(place, facts, engine) {
   const stage = element("div", {className: "ndp-stage", role: "group", "aria-label": "The scene. Every shape is a button: arrow keys move it, plus and minus resize it, Delete removes it"});
   const canvas = element("canvas", {"data-name": "scene", "aria-hidden": "true"}), grip = element("span", {className: "ndp-grip", "data-name": "grip"});
   stage.append(canvas);
-  left.append(stage);
-  const tools = element("div", {className: "ndp-tools", role: "toolbar", "aria-label": "Shapes"}), shapeTools = element("div", {className: "ndp-tools", role: "toolbar", "aria-label": "The chosen shape"});
+  left.append(element("div", {className: "ndp-pin"}, element("div", {className: "ndp-hold"}, stage)));
+  const tools = element("div", {className: "ndp-tools", role: "toolbar", "aria-label": "Shapes"}), shapeTools = element("div", {className: "ndp-tools ndp-shape", role: "toolbar", "aria-label": "The chosen shape"});
   const keys = element("p", {className: "ndp-keys"});
   keys.innerHTML = "Drag the shapes. Keys on a shape: <kbd>arrows</kbd> move, <kbd>+</kbd> <kbd>\u2212</kbd> size, <kbd>W</kbd> <kbd>N</kbd> wider, narrower, <kbd>R</kbd> turn, <kbd>C</kbd> colour, <kbd>Del</kbd> remove.";
   left.append(tools, shapeTools, frame.said, keys);
@@ -453,8 +468,7 @@ export async function mount(place, facts, engine) {
   const panels = Array.from({length: facts.layers}, (_, l) => frame.panel(`layer${l + 1}`, maps));
   const under = element("div", {className: "ndx-row"});
   under.style.margin = "6px 0 0";
-  const mute = element("button", {type: "button", "data-name": "mute"}), asks = element("span", {className: "ndp-note", "data-name": "asks"});
-  asks.style.margin = "0";
+  const mute = element("button", {type: "button", "data-name": "mute"}), asks = element("span", {className: "ndp-note ndp-asks", "data-name": "asks"});
   under.append(mute, asks);
   seen.append(under);
   mute.addEventListener("click", () => {
@@ -466,9 +480,11 @@ export async function mount(place, facts, engine) {
   });
 
   const training = part(right, "Its training", "other weights, the same scene");
+  training.classList.add("ndp-switch");
   row(training);
   frame.range("stage", "weights", 0, stages.length - 1, 1, {names: stages.map(s => s.name), wide: true});
   const breaking = part(right, "Break it", "and see what each part was for");
+  breaking.classList.add("ndp-switch");
   row(breaking);
   frame.check("mirrored", "positions mirrored"), frame.check("cut", "self-attention of the queries cut");
   row(breaking);
@@ -671,6 +687,7 @@ export async function mount(place, facts, engine) {
     if (won.has(name)) return;
     won.add(name);
     const item = dares.querySelector(`[data-dare=${name}]`);
+    item.style.minHeight = `${item.offsetHeight}px`;  // what stands below stays in its place
     item.classList.add("ndp-won"), item.querySelector("small").textContent = `Done: ${text}`;
   }
 
@@ -722,7 +739,8 @@ export async function mount(place, facts, engine) {
       button.setAttribute("aria-label", `Query ${k}: ${!s ? "silenced" : there ? `${classes[s.label]}, ${percent(s.score)}` : `no object; its best class is ${classes[s.label]}, ${percent(s.score)}`}`);
     });
     panels.forEach((panel, l) => {
-      const width = answer.width, [context, w, h] = panel.begin(full => full * SIZE / width);
+      const width = answer.width, [context, w, tall] = panel.begin(full => full), h = w * SIZE / width;
+      context.fillStyle = "#10131c", context.fillRect(0, 0, w, tall), context.translate(0, (tall - h) / 2);
       const scale = h / SIZE, {probs, boxes} = answer.layers[l], c = q < 0 ? 0 : argmax(probs[q]);
       drawScene(context, scene, ground, scale);
       if (width > SIZE) drawPadding(context, h, w - h, h);

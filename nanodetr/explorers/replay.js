@@ -116,13 +116,13 @@ export async function mount(place, data, given = {}, changed = () => {}) {
         write(context, form(tick), left - 5, y, {size: 10, colour: frame.quiet, align: "right"});
       }
       context.fillStyle = frame.rule, context.fillRect(x(state.moment) - 0.5, base, 1, half - 44);
-      const told = lines.map(([values, colour, text, precise]) => curve(values, top, base, colour, text, precise || form)).filter(Boolean), onRight = state.moment > last / 2;
+      const told = lines.map(([values, colour, text, precise]) => curve(values, top, base, colour, text, precise || form)).filter(Boolean);
       for (const entry of told) entry[1] = clamp(entry[1] - 12, base + 4, base + half - 50);
       told.sort((a, b) => a[1] - b[1]).forEach((entry, k) => { if (k && entry[1] - told[k - 1][1] < 15) entry[1] = told[k - 1][1] + 15; });
       const over = told.length ? Math.max(0, told.at(-1)[1] - (base + half - 50)) : 0;  // all of them up, rather than one on another
       for (const [text, y, colour] of told) {
         context.font = `650 11px system-ui, sans-serif`;
-        const wide = context.measureText(text).width, tx = onRight ? x(state.moment) - 11 - wide : x(state.moment) + 11, ty = y - over;
+        const wide = context.measureText(text).width, here = x(state.moment), tx = here + 11 + wide < width ? here + 11 : Math.max(here - 11 - wide, left), ty = y - over;
         context.fillStyle = frame.dark ? "rgba(20,22,28,.75)" : "rgba(255,255,255,.8)", context.fillRect(tx - 2, ty - 7, wide + 4, 14);
         write(context, text, tx, ty, {size: 11, weight: 650, colour});
       }
