@@ -241,12 +241,46 @@ def test_a_divided_set_is_found_from_everywhere(divided_run, tmp_path, capsys, m
     assert images_of(capsys, "run", "--data", "photos")[0] == kept and main(["train", "--resume", "--out", str(out), "--quiet"]) == 0
 
 
+def test_other_pictures_of_the_same_names_are_another_set(divided_run, tmp_path, capsys):
+    "A run's division is for its own pictures: a set with the same names and a val of its own keeps that."
+    shutil.copytree(divided_run[0], tmp_path / "photos")
+    for k, path in enumerate(sorted(tmp_path.glob("photos/JPEGImages/*"))): Image.new("RGB", (90, 60), (40 * k, 0, 0)).save(path)
+    (tmp_path / "photos/ImageSets/Main").mkdir(parents=True)
+    for split, names in (("train", "p0\n"), ("val", "p1\np2\np3\np4\np5\n")): (tmp_path / f"photos/ImageSets/Main/{split}.txt").write_text(names)
+    assert images_of(capsys, divided_run[1], "--data", tmp_path / "photos")[0] == 5
+    assert images_of(capsys, divided_run[1], "--data", tmp_path / "photos", "--split", "train")[0] == 1
+
+
+def test_a_copied_project_has_data_of_its_own(divided_run, tmp_path, capsys, monkeypatch):
+    "A copy of the folder that a run was begun from is evaluated on the copy's data; from elsewhere, a namesake is named."
+    shutil.copytree(divided_run[0].parent, tmp_path / "copy")
+    for path in tmp_path.glob("copy/photos/Annotations/*"): path.write_text(path.read_text().replace("<ymin>6", "<ymin>9"))
+    monkeypatch.chdir(tmp_path / "copy")
+    assert "labels or boxes of split val are others now" in images_of(capsys, "run")[1]
+    assert f"evaluated on {divided_run[0]}, which the run was trained on, and not on photos here" in images_of(capsys, divided_run[1])[1]
+
+
+def test_validation_on_pictures_that_the_weights_have_seen(divided_run, tmp_path, capsys):
+    "Another division of the set that a run has learned is said; the same one is not."
+    data, out = divided_run
+    flags = ["train", "--data", str(data), "--weights", str(out), "--val-share", "0.5", "--epochs", "1", "--dry-run"]
+    said = {}
+    for seed in range(4):
+        assert main([*flags, "--seed", str(seed)]) == 0
+        said[seed] = capsys.readouterr().err
+    assert "was trained on" not in said[0] and any("was trained on, and AP will be too high: divide as it did, --val-share 0.5 --seed 0" in said[seed] for seed in (1, 2, 3))
+
+
 @pytest.mark.parametrize("spoil", [lambda path: path.write_text(path.read_text().split("\n")[0] + "\n"), Path.unlink])
 def test_a_list_of_a_divided_set_that_was_cut(spoil, divided_run, tmp_path, capsys):
     shutil.copytree(divided_run[1], tmp_path / "run")
     spoil(tmp_path / "run/val.txt")
     status, said = images_of(capsys, tmp_path / "run")
-    assert status == 2 and "run/val.txt" in said and "restore it" in said
+    assert status == 2 and "run/val.txt" in said and "writes it anew" in said
+    (tmp_path / "run/val.txt").unlink(missing_ok=True)
+    assert main(["train", "--resume", "--quiet", "--out", str(tmp_path / "run")]) == 0  # what the message recommends
+    capsys.readouterr()
+    assert (tmp_path / "run/val.txt").read_bytes() == (divided_run[1] / "val.txt").read_bytes()
     saved = json.loads((tmp_path / "run/run.json").read_text())
     del saved["lists"], saved["data_at"]  # as an older version left it
     (tmp_path / "run/run.json").write_text(json.dumps({**saved, "data": str(divided_run[0])}))
@@ -580,6 +614,63 @@ def test_fit_never_goes_over_files_of_others(name, tmp_path):
     (tmp_path / name).write_text("{}")
     with pytest.raises(TrainingError, match=f"{name} is there already"): train_quietly(tmp_path)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: "{}"}
+
+
+@pytest.mark.parametrize("left", [["model.safetensors", "best.safetensors"], ["model.safetensors"], ["best.safetensors"]])
+def test_fit_never_goes_over_weights_whose_checkpoint_is_gone(left, run):
+    for path in run.iterdir():
+        if path.suffix in (".pt", ".safetensors") and path.name not in left: path.unlink()
+    (run / "best.safetensors").write_bytes(b"weights") if "best.safetensors" in left else None
+    before = content(run)
+    with pytest.raises(TrainingError, match="is there already"): train_quietly(run)
+    assert content(run) == before
+
+
+def test_fit_where_no_folder_can_be(tmp_path):
+    (tmp_path / "file").touch()
+    for out in (tmp_path / "file", tmp_path / "file/run"):
+        with pytest.raises(TrainingError, match="no folder can be made there"): train_quietly(out)
+
+
+@pytest.mark.parametrize("own", [{"run.json": '{"my": "notes"}'}, {"train.txt": "mine"}, {"run.json": "[]", "val.txt": "mine"}, {".saving/x": "mine"}])
+def test_train_never_goes_over_files_of_others(own, tmp_path, capsys):
+    "Names that a run uses too: run.json, the lists of a division, the folder of what is being saved."
+    for name, text in own.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert main(["train", "--overfit", "4", "--epochs", "1", "--quiet", "--out", str(tmp_path)]) == 2
+    assert "holds other things" in capsys.readouterr().err and {str(path.relative_to(tmp_path)): path.read_text() for path in tmp_path.rglob("*") if path.is_file()} == own
+
+
+def test_a_damaged_manifest_is_found_before_the_work(voc, capsys):
+    data, out = voc
+    whole = (out / "manifest.json").read_bytes()
+    (out / "manifest.json").write_bytes(whole[:60])
+    for words in (["train", "--resume", "--out", out], ["evaluate", out]):
+        assert main(list(map(str, words))) == 2 and "manifest.json: not JSON" in (said := capsys.readouterr().err) and "delete it" in said
+    (out / "manifest.json").unlink()
+    assert main(["train", "--resume", "--quiet", "--out", str(out)]) == 0
+
+
+@pytest.mark.parametrize("spoil, hint", [
+    (lambda out: (out / "checkpoint.pt").write_bytes((out / "checkpoint.pt").read_bytes()[:5000]), "checkpoint.pt is damaged"),
+    (lambda out: change_json(out / "run.json", lambda saved: saved.update(data={"a": 1})), "run.json: data is"),
+    (lambda out: change_json(out / "run.json", lambda saved: saved["plan"]["data"]["val"].update(classes=5)), "holds no fingerprint of its data"),
+])
+def test_a_dry_resume_sees_what_the_real_one_would(spoil, hint, voc, capsys):
+    spoil(voc[1])
+    assert main(["train", "--resume", "--dry-run", "--out", str(voc[1])]) == 2 and hint in capsys.readouterr().err
+
+
+def change_json(path, change) -> None:
+    found = json.loads(path.read_text())
+    change(found)
+    path.write_text(json.dumps(found))
+
+
+def test_a_run_that_names_no_data(voc, capsys):
+    change_json(voc[1] / "run.json", lambda saved: saved.update(data={"a": 1}, data_at=5))
+    assert main(["evaluate", str(voc[1])]) == 2 and "its run.json says that its data are {'a': 1}" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(FORK is None, reason="a second process is forked here")

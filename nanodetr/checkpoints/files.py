@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['MANIFEST', 'DAMAGED', 'NO_FILE', 'WEIGHT_FILES', 'sha256_of', 'note_sums', 'write_together', 'write_atomically',
-           'load_pickle', 'read_json_object', 'check_sum', 'other_files', 'publish', 'read_safetensors',
-           'copy_weights_into', 'load_model_weights', 'is_foreign', 'shipped_models', 'run_weights', 'fetch_from_hub',
-           'weights_file']
+           'load_pickle', 'read_json_object', 'check_manifest', 'check_sum', 'other_files', 'publish',
+           'read_safetensors', 'copy_weights_into', 'load_model_weights', 'is_foreign', 'shipped_models', 'run_weights',
+           'fetch_from_hub', 'weights_file']
 
 # %% ../../nbs/checkpoints/files.ipynb #1b0496e7
 import argparse
@@ -101,9 +101,16 @@ def read_json_object(path: Path) -> dict:
     return found
 
 # %% ../../nbs/checkpoints/files.ipynb #f11e0005
+def check_manifest(folder: Path) -> dict:
+    "What the manifest.json of a run's folder holds, {} without one. Raises CheckpointError when it is damaged."
+    try: return read_json_object(folder / MANIFEST)
+    except CheckpointError as error:
+        raise CheckpointError(f"{str(error).removesuffix(': restore it')}: delete it (it holds the sums of the other files, which can then not be checked), or restore it") from None
+
+
 def check_sum(file: Path) -> None:
     "Raises CheckpointError when a manifest.json stands beside the file and says that its bytes are others, or none."
-    sums = read_json_object(file.with_name(MANIFEST)).get("sha256", {})
+    sums = check_manifest(file.parent).get("sha256", {})
     if not isinstance(sums, dict) or file.name not in sums: return
     digest = sha256_of(file)
     if any(digest in allowed for allowed in sums.values() if isinstance(allowed, list)): return  # or a copy of another file of the run
@@ -127,7 +134,7 @@ def publish(stage: Path, folder: Path, facts: dict = None) -> None:
     `facts` go into the manifest too. A checkpoint.pt that is replaced stays as previous.pt. Whenever the machine stops, each file in
     `folder` is whole and fits the manifest.
     """
-    manifest = read_json_object(folder / MANIFEST)
+    manifest = check_manifest(folder)
     sums = manifest.get("sha256") if isinstance(manifest.get("sha256"), dict) else {}
     new = {path.name: sha256_of(path) for path in stage.iterdir()}
     if "checkpoint.pt" in new and (folder / "checkpoint.pt").is_file(): sums["previous.pt"] = sums.get("checkpoint.pt", []) + sums.get("previous.pt", [])[:1]

@@ -224,6 +224,7 @@ def detect_command(args) -> int:
     if args.every < 1: raise UsageError(f"--every is {args.every}: give 1 for each frame of a video, 30 for every thirtieth")
     if args.max_pixels is not None and args.max_pixels < 0: raise UsageError(f"--max-pixels is {args.max_pixels}: give a number of pixels, or 0 for no limit")
     if args.annotations and not args.coco: raise UsageError("--annotations gives the numbers for --coco: give --coco OUT.json too")
+    if "" in (args.coco, args.out): raise UsageError(f"--{'coco' if args.coco == '' else 'out'} has no name: give it one, or leave it out")
     if args.coco: refuse_existing(args.coco, "--coco")
     paths = find_pictures(args.images)
     drawings = FreshNames(args.out or "detections") if args.out or not (args.json or args.coco) else None

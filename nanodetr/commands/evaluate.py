@@ -123,7 +123,10 @@ def trained_on(path, model: DETR) -> str:
     "What the model's run was trained on, or the shapes, if it knows them; UsageError when nothing tells."
     run = Path(path) / "run.json" if Path(path).is_dir() else Path(path).with_name("run.json")
     if run.exists():
-        spec = run_data(read_json(run)) or "shapes"
+        saved = read_json(run)
+        spec = run_data(saved, run.parent) or "shapes"
+        if spec == saved.get("data_at") and saved["data"] != spec and Path(saved["data"]).exists() and Path(saved["data"]).resolve() != Path(spec):
+            print_note(f"note: evaluated on {spec}, which the run was trained on, and not on {saved['data']} here; --data says another")
         if spec in SHAPES or Path(spec).exists(): return spec
         raise UsageError(f"{run}: this was trained on {read_json(run).get('data_at', spec)}, and {spec} is not there: give --data FOLDER")
     if drawn_only(model): return drawn_only(model)
@@ -186,7 +189,7 @@ def odd_results(detections: list, targets: list) -> str:
     if not extent(detections) or not extent(targets): return ""
     if extent(detections) <= 2 < extent(targets): return "its boxes look like fractions of the picture: pixels are wanted, x, y, width, height"
     if corners > 2 * plain: return f"its boxes look like x0, y0, x1, y1 ({corners} meet a true one if they are read so, and {plain} if not): x, y, width, height are wanted"
-    if plain < 10 * (right := count_hits(detections, targets, of_class=True)): return ""
+    if plain < 10 * (right := count_hits(detections, targets, of_class=True)) or not plain and sum(len(row["boxes"]) for row in detections) < 20: return ""
     return f"{plain} of its boxes meet a true one, and {right} one of their category: check that its image ids and category ids are those of the annotations"
 
 # %% ../../nbs/commands/evaluate.ipynb #dc0625c9

@@ -40,7 +40,7 @@ def read_names(path: Path) -> list:
 
     data, sums = path.read_bytes(), read_json_object(path.with_name("run.json")).get("lists")
     if isinstance(sums, dict) and sums.get(path.name, "") not in ("", hashlib.sha256(data).hexdigest()):
-        raise CheckpointError(f"{path}: is not the list of pictures that the run began with (sha256 in run.json): restore it, or evaluate on another set with --data")
+        raise CheckpointError(f"{path}: is not the list of pictures that the run began with (sha256 in run.json): restore it; or delete it, and nanodetr train --resume --out {path.parent} writes it anew")
     return [line for line in data.decode("utf-8", errors="surrogateescape").split("\n") if line]
 
 # %% ../../nbs/commands/photos.ipynb #1c75a728
@@ -80,17 +80,29 @@ def write_division(run: Path, lists: dict) -> None:
     for name, data in lists.items(): write_atomically(Path(run) / name, lambda beside: beside.write_bytes(data))
 
 
-def run_data(saved: dict):
-    "Where a run.json says that its data are: where they were then or, if they have moved with the folder they were begun from, as --data said it."
-    then = saved.get("data_at")
-    return then if isinstance(then, str) and Path(then).exists() else saved.get("data")
+def run_data(saved: dict, run: Path):
+    """Where the data of the run in the folder `run` are: where its run.json says they were or, if they have moved with the folder that it
+    was begun from, as --data said it. In a copy of that folder, they are the copy's. CheckpointError for a run.json that names no path."""
+    then, said = saved.get("data_at"), saved.get("data")
+    if said is not None and not isinstance(said, str): raise CheckpointError(f"{run}: its run.json says that its data are {said!r:.60}: restore it, or give --data FOLDER")
+    if not isinstance(then, str) or not Path(then).exists(): return said
+    is_copy = said and Path(said).exists() and Path.cwd() in Path(run).resolve().parents and not Path(then).is_relative_to(Path.cwd())
+    return said if is_copy else then
 
 
 def same_pictures(folder: Path, spec) -> bool:
-    "Whether `spec` is a folder that has all the pictures of the lists in a run's folder: the run's data, elsewhere."
-    lists = [folder / f"{split}.txt" for split in ("train", "val")]
-    try: return all(path.is_file() and all((Path(spec) / name).is_file() for name in read_names(path)) for path in lists)
-    except CheckpointError: return False  # a list that is not what it was
+    "Whether `spec` is a folder that has all the pictures of the lists in a run's folder, by names and sizes: the run's data, elsewhere."
+    from nanodetr.runs.plan import _size_of, _sum_of
+
+    try: known = json.loads((folder / "run.json").read_text(encoding="utf-8"))["plan"]["data"]
+    except (OSError, ValueError, KeyError, TypeError): known = {}
+    for split in ("train", "val"):
+        if not (folder / f"{split}.txt").is_file(): return False
+        try: places = [Path(spec) / name for name in read_names(folder / f"{split}.txt")]
+        except CheckpointError: return False  # a list that is not what it was
+        sizes = known.get(split, {}).get("bytes") if isinstance(known, dict) and isinstance(known.get(split), dict) else None
+        if not all(path.is_file() for path in places) or sizes and sizes != _sum_of(str(_size_of(path)).encode() for path in places): return False
+    return True
 
 
 def read_division(model_path, split: str, spec) -> dict:
@@ -102,11 +114,11 @@ def read_division(model_path, split: str, spec) -> dict:
     said = said.get("args", said) if isinstance(said, dict) else {}
     if not isinstance(said, dict) or not said.get("data"): return {}
     divided = said.get("val_share")
-    if Path(str(run_data(said))).resolve() != Path(spec).resolve() and not (divided and same_pictures(folder, spec)): return {}
+    if Path(str(run_data(said, folder))).resolve() != Path(spec).resolve() and not (divided and same_pictures(folder, spec)): return {}
     found = {name: True for name in ("backgrounds", "allow_outside") if said.get(name)}
     names = folder / f"{split}.txt"
     if divided and split in ("train", "val"):
-        if not names.is_file(): raise CheckpointError(f"{names}: is missing, and says which pictures the run kept for {split}: restore it, or evaluate on another set with --data")
+        if not names.is_file(): raise CheckpointError(f"{names}: is missing, and says which pictures the run kept for {split}: nanodetr train --resume --out {folder} writes it anew")
         found["parts"] = {split: read_names(names)}
     return found
 
@@ -116,6 +128,7 @@ def check_command(args) -> int:
     from nanodetr.data import check_dataset
 
     page = getattr(args, "html", None)
+    if page == "": raise UsageError("--html has no name: give it a file, --html page.html")
     if page:
         from nanodetr.datasets.page import check_page, new_page
         new_page(page)  # before the long work

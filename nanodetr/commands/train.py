@@ -8,11 +8,13 @@ __all__ = ['STARTS', 'CACHED', 'FLAGS', 'FREE_FLAGS', 'InTurn', 'prepare_data', 
            'check_tuning', 'default_cache', 'tuning_settings', 'run_folder', 'default_epochs', 'settings',
            'train_config', 'default_every', 'build_model', 'take_head', 'cache_both', 'save_picture', 'save_json',
            'snapshot_epochs', 'save_snapshot', 'check_arguments', 'prepare_model', 'describe', 'train', 'train_with',
-           'go_on_after_restart', 'check_classes', 'train_in', 'recall', 'stored_plan', 'refuse_changes', 'read_json']
+           'warn_of_seen', 'go_on_after_restart', 'check_classes', 'train_in', 'recall', 'stored_plan',
+           'refuse_changes', 'read_json']
 
 # %% ../../nbs/commands/train.ipynb #c0d7a005
 import hashlib
 import json
+import sys
 import time
 from contextlib import nullcontext
 from dataclasses import asdict, fields
@@ -25,8 +27,8 @@ from torch import nn
 
 from ..errors import CheckpointError, ConfigError, UsageError
 from ..checkpoints.config import MODEL_PRESETS, DETRConfig
-from .photos import division_lists, open_both, reading, run_data, write_division
-from ..checkpoints.files import MANIFEST, read_json_object, run_weights, shipped_models, write_atomically
+from .photos import division_lists, division_of, open_both, read_names, reading, run_data, write_division
+from ..checkpoints.files import MANIFEST, check_manifest, read_json_object, run_weights, shipped_models, write_atomically
 from ..datasets.folders import SHAPES, drawn_kind
 from ..model import DETR
 
@@ -419,6 +421,7 @@ def train_with(args, group) -> int:
     "The training of this process, which is alone or one of a `Group`."
     from nanodetr.runs.folder import locked, refuse_folder
     from nanodetr.runs.plan import RunPlan
+    from nanodetr.runs.run import read_checkpoint_file
     from nanodetr.training import choose_device
 
     check_arguments(args)
@@ -442,6 +445,7 @@ def train_with(args, group) -> int:
         model_config(args.preset, args.data, ["?"], 1, **chosen) if source is None else kept_config(source.config, args.data, **chosen)
     train_data, val_data = prepare_data(args.data, args.preset, early, args.turns, 0 if args.overfit else args.mosaic or 0, **reading(args, folder))
     divided = train_data, val_data
+    if args.weights and not args.resume: warn_of_seen(Path(args.weights), val_data)
     if args.overfit:
         train_data.transforms = val_data.transforms  # the very same pictures every time
         train_data = val_data = FirstImages(train_data, args.overfit)
@@ -456,6 +460,7 @@ def train_with(args, group) -> int:
     group.check_step(min(len(train_data), config.batch_size * config.accumulate))
     scenes = [val_data[i] for i in range(min(8, len(val_data)))]  # whatever cannot be read is known before the folder is made
     if args.dry_run:
+        if goes_on: group.from_first(lambda: read_checkpoint_file(folder / "checkpoint.pt") and None)
         describe(args, model, config, train_data, val_data, folder or args.out or "runs/ (a new folder; this was a dry run, nothing is written)", group)
         print(json.dumps(plan.to_dict(), indent=1))
         return 0
@@ -467,7 +472,19 @@ def train_with(args, group) -> int:
             if lists: saved["lists"] = {name: hashlib.sha256(data).hexdigest() for name, data in lists.items()}
             save_json({**saved, "plan": plan.to_dict(), **group.launch()}, folder / "run.json")
             write_division(folder, lists)
+        elif group.first: write_division(folder, {name: data for name, data in division_lists(*divided).items() if not (folder / name).exists()})
         return train_in(args, folder, goes_on, model, config, train_data, val_data, scenes, kept, group)
+
+
+def warn_of_seen(weights: Path, val_data) -> None:
+    "Say when pictures to validate on are among those that a divided run, whose weights are taken, was trained on."
+    folder = weights if weights.is_dir() else weights.parent
+    if not (folder / "train.txt").is_file() or not (folder / "run.json").is_file(): return
+    saved, names = read_json(folder / "run.json"), division_of(val_data)
+    seen = set(read_names(folder / "train.txt")) & set(names or ())
+    if not seen: return
+    print(f"warning {len(seen)} of {len(names)} pictures to validate on are among those that {folder} was trained on, and AP will be too high: "
+          f"divide as it did, --val-share {saved.get('val_share')} --seed {saved.get('seed') or 0}", file=sys.stderr, flush=True)
 
 
 def go_on_after_restart(args, group) -> None:
@@ -545,8 +562,9 @@ def recall(args, folder: Path):
         if (value := saved.get(name)) is not None and not (type(value) is kind or kind is float and type(value) is int) or kind is list and not all(isinstance(x, str) for x in value or []):
             raise CheckpointError(f"{path}: {name} is {value!r:.60}, which no run writes: restore it, or take the weights into a new run: nanodetr train --weights {folder}")
     plan = stored_plan(folder, saved)
+    check_manifest(folder)
     refuse_changes(args, saved, plan, folder)
-    for name, value in {**saved, "data": run_data(saved)}.items():
+    for name, value in {**saved, "data": run_data(saved, folder)}.items():
         if name in FLAGS and getattr(args, name, None) is None: setattr(args, name, value)
     if args.data and args.data not in SHAPES and not Path(args.data).exists():
         raise UsageError(f"{path}: the data of this run were in {saved.get('data_at', args.data)}, and {args.data} is not there: say where they are now, --data FOLDER")

@@ -164,7 +164,8 @@ class RunPlan:
         training = {"cooldown" if name == "decay" else name: value for name, value in values["training"].items()}  # its earlier name
         try: plan = cls(asdict(DETRConfig.from_dict(values["model"])), asdict(training_settings(**training)), values.get("data"), values.get("asked"))
         except NanodetrError as error: raise CheckpointError(f"{source}: {error}; restore it, or begin a new run") from None
-        if not all(isinstance(found, dict) for found in plan.data.values()): raise CheckpointError(f"{source}: holds no fingerprint of its data: restore it, or begin a new run")
+        kinds = {"images": int, "classes": list, "pictures": str, "bytes": str, "boxes": str}
+        if not all(isinstance(found, dict) and all(isinstance(found.get(name, kind()), kind) for name, kind in kinds.items()) for found in plan.data.values()): raise CheckpointError(f"{source}: holds no fingerprint of its data: restore it, or begin a new run")
         return plan
 
     def differences(self, now) -> list:
@@ -194,5 +195,5 @@ class RunPlan:
 
 def refuse_resume(differences: list, folder) -> None:
     "Raises the TrainingError for a run in `folder` whose settings or data changed."
-    raise TrainingError(f"cannot resume: {'; '.join(differences[:3])}; use the same settings, or train on from its weights in another folder: "
+    raise TrainingError(f"cannot resume: {'; '.join(differences[:3])}; use the same settings and data, or train on from its weights in another folder: "
                         f"nanodetr train --weights {folder}")

@@ -446,8 +446,10 @@ def end_of_epoch(
 def refuse_taken(out: Path) -> None:
     "TrainingError when a run in the folder `out` would write over another one, or over files that no run has put there."
     if (out / "checkpoint.pt").exists(): raise TrainingError(f"{out} already holds a run: go on with it by resume=True, or choose another folder")
-    if "sha256" in read_json_object(out / MANIFEST): return  # a run that was killed before its first checkpoint
+    manifest = read_json_object(out / MANIFEST)
+    sums = manifest.get("sha256") if "step" in manifest and isinstance(manifest.get("sha256"), dict) else {}  # those of a run
     for name in (MANIFEST, "model.safetensors", "config.json", "best.safetensors", "previous.pt", "log.csv"):
+        if name in (MANIFEST, "config.json", "log.csv") and sums and not (out / "best.safetensors").exists(): continue  # it was killed while it saved for the first time
         if (out / name).exists(): raise TrainingError(f"{out / name} is there already, and a run would write over it: choose another folder, or move it away")
 
 
@@ -500,7 +502,8 @@ def fit(
     if out:
         out = Path(out)
         if not resume and group.first: refuse_taken(out)
-        if not resume: out.mkdir(parents=True, exist_ok=True)
+        try: out.mkdir(parents=True, exist_ok=True)
+        except OSError as error: raise TrainingError(f"{out}: no folder can be made there ({error.strerror}): choose another") from None
     with locked(out) if out and out.is_dir() and group.first else nullcontext():
         if resume:
             resume_run(trainer, out, plan)
