@@ -568,6 +568,36 @@ def test_paths_of_another_machine(before, tmp_path):
     assert check_dataset(lists).ok and open_sets(lists).names("train") == ["images/train/train0.jpg", "images/train/train1.jpg"]
 
 
+def test_check_and_train_name_a_large_picture_alike(tmp_path, monkeypatch):
+    root = voc(tmp_path / "set")
+    monkeypatch.setenv("NANODETR_MAX_PIXELS", "3000")
+    assert "a.jpg: 64 x 48 are" in str(check_dataset(root)) and "a.jpg: 64 x 48 are" in open_refusal(root)
+
+
+@pytest.mark.parametrize("train, val, place", [
+    ("/home/me/set/train/images", "/home/me/set/valid/images", "images/{split}"), ("D:\\set\\train\\images", "images/val", "images/{split}"),
+    ("/one/pictures", "/two/pictures", "pictures/{split}"), ("images/train", "/home/me/images", "images/{split}")])
+def test_an_end_that_all_splits_share_is_no_place(train, val, place, tmp_path):
+    "Of another machine's path, the folder that holds the pictures of all splits is not taken for one of them."
+    root = yolo(tmp_path / "set", place, place.replace("images", "labels"), f"train: {train}\nval: {val}\nnames: [cup, spoon]\n")
+    found = open_refusal(root)
+    assert "which is not in" in found and "; put the pictures there, or correct the path" in found
+    shutil.rmtree(root / place.format(split="val"))
+    assert "which is not in" in open_refusal(root)
+
+
+def open_refusal(root):
+    with pytest.raises(DataError) as error: open_sets(root)
+    assert not check_dataset(root).ok
+    return str(error.value)
+
+
+def test_a_test_folder_that_is_everything_is_not_there(tmp_path):
+    root = yolo(tmp_path / "set", yaml="train: images/train\nval: /home/me/set/images/val\ntest: /home/me/set/test/images\nnames: [cup, spoon]\n")
+    report = check_dataset(root)
+    assert report.ok and list(report.folder.splits) == ["train", "val"]
+
+
 @pytest.mark.parametrize("text, encoding, says", [("чашка", "cp1251", "read as Windows-1252"), ("컵컵컵", "cp949", "read as "), ("Krug für Öl", "cp1252", "read as Windows-1252"),
                                                  ("чашка", "utf-8", None), ("чашка", "utf-16", None), ("cup", "ascii", None)])
 def test_a_guessed_encoding_is_said(text, encoding, says, tmp_path, capsys):
