@@ -206,6 +206,13 @@ def test_what_a_tool_writes_is_recognised_and_read(tool, tmp_path):
     assert len({data.path(i) for split in ("train", "val") for data in [folder.dataset(split)] for i in range(len(data))}) == len(folder.splits["train"]) + len(folder.splits["val"])
 
 
+def test_numbers_for_names_are_said(tmp_path):
+    five = [{"id": 1, "name": 5}]
+    root = coco_set(tmp_path / "coco", coco(["t0.jpg", "t1.jpg"], five), coco(["v0.jpg"], five))
+    report = check_dataset(root)
+    assert report.ok and "instances_train.json: 1 category name(s) are numbers, 5 first, and are read as texts" in str(report) and open_sets(root).classes == ["5"]
+
+
 def test_every_layout_is_tried():
     assert {layout for _, layout, _ in TOOLS.values()} == {layout.name for layout in LAYOUTS}
 
@@ -377,6 +384,10 @@ CASES = {
     "YOLO with valid": (lambda r: yolo(r, yaml="train: images/train\nvalid: images/val\nnames: [cup, spoon]\n"), None),
     "a class without name in YOLO": (lambda r: yolo(r, yaml="train: images/train\nval: images/val\nnames: ['', spoon]\n"), "has no name for class 0"),
     "a class without name in COCO": (lambda r: coco_set(r, coco(["t0.jpg"], [{"id": 1, "name": " "}])), "category 1 has an empty name"),
+    "a category named null in COCO": (lambda r: coco_set(r, coco(["t0.jpg"], [{"id": 1, "name": None}])), "category 1 has the name None, which is no text"),
+    "a category named by a list in COCO": (lambda r: coco_set(r, coco(["t0.jpg"], [{"id": 1, "name": ["cup"]}])), "category 1 has the name ['cup'], which is no text"),
+    "a second yaml with other names": (lambda r: with_text(yolo(r), "dataset.yaml", "train: images/train\nval: images/val\nnames: [mug, fork]\n"), "warning: dataset.yaml: describes a set, too, and is not read: data.yaml counts"),
+    "a second yaml with the same": (lambda r: with_text(yolo(r), "dataset.yaml", "train: images/train\nval: images/val\nnames: [cup, spoon]\n"), None),
     "an empty line among the names": (lambda r: yolo(r, "{split}", "{split}", "cup\n\nspoon\n", "2 0.375 0.375 0.25 0.25\n", file="classes.txt"), "has no name for class 1"),
     "a missing picture in COCO": (lambda r: (coco_set(r) / "images/t0.jpg").unlink() or r, "images/t0.jpg: no such picture"),
     "annotated pictures beside train": (lambda r: flat(flat(flat(r, where="train"), where="val"), where="plane"), "warning: 4 annotated picture(s), this one first, lie beside the folders of the splits"),

@@ -159,17 +159,20 @@ NAMES_FILES = "classes.txt", "obj.names", "_darknet.labels", "labels.txt", "pred
 
 def find_data_yaml(tree: Tree, findings: Findings, options: dict) -> Found:
     "A YAML file with names and train or val at its top level, and the pictures that it names."
-    fits = []
+    fits = {}
     for name in tree.ending(".yaml", ".yml"):
         if name.count("/") > 1: continue
         try: said = read_yaml(tree.path(name))
         except DataError:
             if name.lower() in ("data.yaml", "data.yml", "dataset.yaml"): raise
             continue
-        if "names" in said and ("train" in said or "val" in said): fits.append(name)
+        if "names" in said and ("train" in said or "val" in said): fits[name] = said
     if not fits: return None
-    if len(fits) > 1 and "data.yaml" not in fits: refuse_file(tree.path(fits[0]), f"and {fits[1]} both describe a set", "remove one of them")
-    path = tree.path("data.yaml" if "data.yaml" in fits else fits[0])
+    first, *others = sorted(fits, key=lambda name: name != "data.yaml")
+    if others and first != "data.yaml": refuse_file(tree.path(first), f"and {others[0]} both describe a set", "remove one of them")
+    path = tree.path(first)
+    for name in others:
+        if fits[name] != fits[first]: findings.warning(tree.path(name), f"describes a set, too, and is not read: {first} counts", "remove one of them")
     found = read_data_yaml(path, path.parent, findings, options.get("allow_outside", False))
     return Found("yolo", path.parent, dict.fromkeys(found.splits), found)
 
