@@ -206,6 +206,13 @@ def test_what_a_tool_writes_is_recognised_and_read(tool, tmp_path):
     assert len({data.path(i) for split in ("train", "val") for data in [folder.dataset(split)] for i in range(len(data))}) == len(folder.splits["train"]) + len(folder.splits["val"])
 
 
+def test_numbers_for_names_are_said(tmp_path):
+    five = [{"id": 1, "name": 5}]
+    root = coco_set(tmp_path / "coco", coco(["t0.jpg", "t1.jpg"], five), coco(["v0.jpg"], five))
+    report = check_dataset(root)
+    assert report.ok and "instances_train.json: 1 category name(s) are numbers, 5 first, and are read as texts" in str(report) and open_sets(root).classes == ["5"]
+
+
 def test_every_layout_is_tried():
     assert {layout for _, layout, _ in TOOLS.values()} == {layout.name for layout in LAYOUTS}
 
@@ -233,10 +240,11 @@ def more_val(root):
     return coco_set(root, coco(["t0.jpg", "t1.jpg", "t2.jpg"], abc, lambda k: k), coco(["v0.jpg", "v1.jpg"], abc + [{"id": 3, "name": "D"}], lambda k: 2 * k + 1))
 
 
-def percent(root):
-    for k, name in enumerate("abcdefgh"):
-        picture(root / f"JPEGImages/{name}.jpg", k, (640, 480)), put(root / f"Annotations/{name}.xml", xml(box=(25, 25, 75, 75), size=(640, 480)))
-    for split, names in (("train", "abcd"), ("val", "efgh")): put(root / f"ImageSets/Main/{split}.txt", "\n".join(names))
+def percent(root, count=4, box=(25, 25, 75, 75)):
+    names = "abcdefgh"[:2 * count]
+    for k, name in enumerate(names):
+        picture(root / f"JPEGImages/{name}.jpg", k, (640, 480)), put(root / f"Annotations/{name}.xml", xml(box=box, size=(640, 480)))
+    for split, part in (("train", names[:count]), ("val", names[count:])): put(root / f"ImageSets/Main/{split}.txt", "\n".join(part))
     return root
 
 
@@ -317,12 +325,18 @@ CASES = {
     "21 fractions in COCO": (lambda r: coco_set(r, *(coco([f"{s}.jpg"], box=(0.25, 0.25, 0.5, 0.5)) for s in "tv")), "fractions of the picture, where pixels are meant"),
     "21 fractions in VOC": (lambda r: voc(r, box=(0.25, 0.25, 0.75, 0.75)), "fractions of the picture, where pixels are meant"),
     "21 percent": (percent, "percent, where pixels are meant"),
+    "21 percent, one or two boxes to a split": (lambda r: percent(r, 2), "train and val: 4 of 4 boxes lie between 0 and 100, in pictures of at least 250 pixels: percent, where pixels are meant"),
+    "small objects near the corner": (lambda r: percent(r, 4, (10, 10, 70, 70)), "warning: train: 4 of 4 boxes lie between 0 and 100, in pictures of at least 250 pixels: percent?"),
     "21 pixels in YOLO": (lambda r: yolo(r, row="{k} 24 18 16 12\n"), "has numbers up to 32 where YOLO's format has fractions"),
     "21 fractions in val alone": (lambda r: coco_set(r, None, coco(["v0.jpg", "v1.jpg"], box=(0.25, 0.25, 0.5, 0.5))), "val: 2 of 2 box(es) lie between 0 and 1: fractions"),
     "21 fractions and one odd box": (lambda r: with_text(voc(r, "abcdef", "ef", box=(0.25, 0.25, 0.75, 0.75)), "Annotations/a.xml", xml()), "train: 3 of 4 box(es) lie between 0 and 1: fractions"),
     "14 two corners in val alone": (lambda r: coco_set(r, None, coco(["v0.jpg", "v1.jpg"], box=(30, 20, 60, 44))), "val: 2 of 2 box(es) leave their picture, and 2 would fit as two corners"),
     "14 two corners and one odd box": (odd_corner, "would fit as two corners x0, y0, x1, y1"),
-    "two corners in YOLO": (lambda r: yolo(r, row="{k} 0.6 0.6 0.9 0.95\n"), "2 of 2 box(es) leave their picture, and 2 would fit as two corners x0, y0, x1, y1, where YOLO has centre and size"),
+    "large boxes, a pixel too wide": (lambda r: coco_set(r, *(coco([f"{s}{k}.jpg" for k in range(2)], box=(5, 4, 60, 40)) for s in "tv")), None),
+    "large boxes, cut at the right": (lambda r: coco_set(r, coco(["t0.jpg", "t1.jpg"], box=(10, 4, 59, 40)), coco(["v0.jpg"], box=(10, 4, 50, 40))), None),
+    "large boxes in YOLO, rounded": (lambda r: yolo(r, row="{k} 0.51 0.51 1.00 1.00\n"), None),
+    "large boxes in YOLO, cut at the left": (lambda r: yolo(r, row="{k} 0.4 0.4 0.85 0.85\n"), None),
+    "two corners in YOLO": (lambda r: yolo(r, row="{k} 0.7 0.2 0.9 0.5\n"), "2 of 2 box(es) leave their picture, and 2 would fit as two corners x0, y0, x1, y1, where YOLO has centre and size"),
     "width and height in VOC": (lambda r: voc(r, "abcdef", "", box=(17, 13, 32, 24)) and with_text(with_text(voc(r, "abcdef", "ef"), "Annotations/a.xml", xml(box=(40, 30, 16, 12))), "Annotations/b.xml", xml(box=(50, 20, 10, 12))), "2 of 4 box(es) have no area"),
     "corners swapped": (lambda r: voc(r, box=(32, 24, 17, 13)), "2 of 2 box(es) have no area"),
     "all objects are crowds": (lambda r: coco_set(r, coco(["t0.jpg", "t1.jpg"], iscrowd=1)), "no picture of the training split has an object that can be used: all 2 box(es) are dropped"),
@@ -370,6 +384,10 @@ CASES = {
     "YOLO with valid": (lambda r: yolo(r, yaml="train: images/train\nvalid: images/val\nnames: [cup, spoon]\n"), None),
     "a class without name in YOLO": (lambda r: yolo(r, yaml="train: images/train\nval: images/val\nnames: ['', spoon]\n"), "has no name for class 0"),
     "a class without name in COCO": (lambda r: coco_set(r, coco(["t0.jpg"], [{"id": 1, "name": " "}])), "category 1 has an empty name"),
+    "a category named null in COCO": (lambda r: coco_set(r, coco(["t0.jpg"], [{"id": 1, "name": None}])), "category 1 has the name None, which is no text"),
+    "a category named by a list in COCO": (lambda r: coco_set(r, coco(["t0.jpg"], [{"id": 1, "name": ["cup"]}])), "category 1 has the name ['cup'], which is no text"),
+    "a second yaml with other names": (lambda r: with_text(yolo(r), "dataset.yaml", "train: images/train\nval: images/val\nnames: [mug, fork]\n"), "warning: dataset.yaml: describes a set, too, and is not read: data.yaml counts"),
+    "a second yaml with the same": (lambda r: with_text(yolo(r), "dataset.yaml", "train: images/train\nval: images/val\nnames: [cup, spoon]\n"), None),
     "an empty line among the names": (lambda r: yolo(r, "{split}", "{split}", "cup\n\nspoon\n", "2 0.375 0.375 0.25 0.25\n", file="classes.txt"), "has no name for class 1"),
     "a missing picture in COCO": (lambda r: (coco_set(r) / "images/t0.jpg").unlink() or r, "images/t0.jpg: no such picture"),
     "annotated pictures beside train": (lambda r: flat(flat(flat(r, where="train"), where="val"), where="plane"), "warning: 4 annotated picture(s), this one first, lie beside the folders of the splits"),
@@ -425,6 +443,32 @@ def test_check_and_train_agree(case, tmp_path, capsys):
         assert ok and expected[9:] in said, said
         assert "warning" in capsys.readouterr().err  # train says so, too
     else: assert expected in refusal and expected in said and "; " in refusal, (said, refusal)
+
+
+@pytest.mark.parametrize("side", [0.05, 0.2, 0.5])
+@pytest.mark.parametrize("kind", ["coco", "yolo"])
+def test_two_corners_are_told_from_large_boxes(kind, side, tmp_path):
+    "Objects of a size all over the picture: as corners they are refused, as the format has them they are not; nor are large ones that reach a pixel too far."
+    draw, objects = random.Random(0), []
+    for _ in range(40):
+        w, h = side * draw.uniform(0.7, 1.1), side * draw.uniform(0.7, 1.1)
+        x, y = draw.uniform(0, 1 - w), draw.uniform(0, 1 - h)
+        objects.append((x, y, x + w, y + h))
+    large = [(x / 4, y / 4, 1 + draw.uniform(-0.1, 0.015), 1 + draw.uniform(-0.1, 0.015)) for x, y, *_ in objects]
+
+    def check(name, boxes, corners):
+        root = tmp_path / name
+        rows = [(x0, y0, x1, y1) if corners else (x0, y0, x1 - x0, y1 - y0) if kind == "coco" else ((x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0) for x0, y0, x1, y1 in boxes]
+        if kind == "yolo":
+            yolo(root, yaml="train: images/train\nval: images/val\nnames: [cup]\n")
+            for path in root.glob("labels/*/*.txt"): put(path, "".join(f"0 {x:.5f} {y:.5f} {w:.5f} {h:.5f}\n" for x, y, w, h in rows))
+        else:
+            data = coco(["t0.jpg", "t1.jpg"])
+            data["annotations"] = [{"id": k, "image_id": k % 2, "category_id": 1, "bbox": [64 * x, 48 * y, 64 * w, 48 * h]} for k, (x, y, w, h) in enumerate(rows)]
+            coco_set(root, data)
+        return str(check_dataset(root))
+    assert "would fit as two corners" in check("corners", objects, True)
+    for name, boxes in (("sound", objects), ("large", large)): assert "error" not in check(name, boxes, False)
 
 
 # ---------------------------------------------------------------- the commands themselves
@@ -566,6 +610,36 @@ def test_paths_of_another_machine(before, tmp_path):
     lists = yolo(tmp_path / "lists", yaml=f"train: train.txt\nval: '{before}images/val'\nnames: [cup, spoon]\n")
     put(lists / "train.txt", "".join(f"{before}images/train/train{k}.jpg\n" for k in range(2)) + "# the end\n")
     assert check_dataset(lists).ok and open_sets(lists).names("train") == ["images/train/train0.jpg", "images/train/train1.jpg"]
+
+
+def test_check_and_train_name_a_large_picture_alike(tmp_path, monkeypatch):
+    root = voc(tmp_path / "set")
+    monkeypatch.setenv("NANODETR_MAX_PIXELS", "3000")
+    assert "a.jpg: 64 x 48 are" in str(check_dataset(root)) and "a.jpg: 64 x 48 are" in open_refusal(root)
+
+
+@pytest.mark.parametrize("train, val, place", [
+    ("/home/me/set/train/images", "/home/me/set/valid/images", "images/{split}"), ("D:\\set\\train\\images", "images/val", "images/{split}"),
+    ("/one/pictures", "/two/pictures", "pictures/{split}"), ("images/train", "/home/me/images", "images/{split}")])
+def test_an_end_that_all_splits_share_is_no_place(train, val, place, tmp_path):
+    "Of another machine's path, the folder that holds the pictures of all splits is not taken for one of them."
+    root = yolo(tmp_path / "set", place, place.replace("images", "labels"), f"train: {train}\nval: {val}\nnames: [cup, spoon]\n")
+    found = open_refusal(root)
+    assert "which is not in" in found and "; put the pictures there, or correct the path" in found
+    shutil.rmtree(root / place.format(split="val"))
+    assert "which is not in" in open_refusal(root)
+
+
+def open_refusal(root):
+    with pytest.raises(DataError) as error: open_sets(root)
+    assert not check_dataset(root).ok
+    return str(error.value)
+
+
+def test_a_test_folder_that_is_everything_is_not_there(tmp_path):
+    root = yolo(tmp_path / "set", yaml="train: images/train\nval: /home/me/set/images/val\ntest: /home/me/set/test/images\nnames: [cup, spoon]\n")
+    report = check_dataset(root)
+    assert report.ok and list(report.folder.splits) == ["train", "val"]
 
 
 @pytest.mark.parametrize("text, encoding, says", [("чашка", "cp1251", "read as Windows-1252"), ("컵컵컵", "cp949", "read as "), ("Krug für Öl", "cp1252", "read as Windows-1252"),

@@ -110,11 +110,13 @@ def coco_index(data: dict, path: str | Path, faults: list = None) -> CocoIndex:
     roots = root_categories(data) if "annotations" in data else {}
     rows = [row for row in data["categories"] if not (json_integer(row.get("id")) and row["id"] in roots)]
     images, categories = number_ids(data["images"]), number_ids(rows)
-    names = {row["id"]: clean_name(str(row["id"] if row.get("name") is None else row["name"])) for row in rows if json_integer(row.get("id"))}
+    said = {row["id"]: row.get("name", row["id"]) for row in rows if json_integer(row.get("id"))}
+    names = {number: clean_name(str(name)) for number, name in said.items()}
     classes = [names[number] for number in categories]
     wrong = id_faults(data["images"], "images") + id_faults(data["categories"], "categories")
     wrong += [f"two categories have the same name {name!r}" for name, count in Counter(classes).items() if count > 1]
     wrong += [f"category {number} has an empty name" for number, name in names.items() if not name]
+    wrong += [f"category {number} has the name {one_line(repr(name))}, which is no text" for number, name in said.items() if not isinstance(name, str) and not json_number(name)]
     if faults is not None: faults += wrong
     elif wrong: refuse_file(path, wrong[0], MEND)
     return CocoIndex(Path(path), images, categories, classes)
@@ -224,6 +226,8 @@ def coco_records(data: dict, path: Path, find, findings: Findings) -> tuple:
     for fault in faults: findings.error(path, fault, MEND)
     if not index.classes: findings.error(path, "lists no categories", "check that this is the right file")
     for name in root_categories(data).values(): findings.note(path, f"category {name!r} is only the root of the others: it is left out")
+    numbers = [str(row["name"]) for row in data["categories"] if json_number(row.get("name"))]
+    if numbers: findings.note(path, f"{len(numbers)} category name(s) are numbers, {numbers[0]} first, and are read as texts")
     records = picture_records(data, path, find, findings)
     deal_out(CocoReader(index, path, "annotation"), data["annotations"], records, findings)
     twice = sum(count - 1 for count in Counter(str(row.get("id")) for row in data["annotations"] if "id" in row).values())

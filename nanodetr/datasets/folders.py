@@ -19,12 +19,12 @@ from torch.utils.data import Dataset
 
 from .coco import coco_index, coco_records, read_coco
 from .judge import UNLISTED, count_classes, first_files, judge_boxes, judge_classes, judge_encodings, judge_objects, judge_pictures
-from .layouts import LAYOUTS, Found, Tree, recognise, split_word
+from .layouts import LAYOUTS, Found, Tree, recognise
 from .photos import PhotoDataset
 from .records import Findings, Record, photo_of, check_records
 from .shapes import ShapesDataset
 from .splits import share_out
-from .text import name_key, path_inside, refuse_file
+from .text import name_key, path_inside, refuse_file, split_word
 from .voc import declared_classes, listed_names, read_parts, voc_classes, voc_records
 from .wild import WildDataset
 from .yolo import label_file, path_ends, yolo_records

@@ -138,7 +138,7 @@ def stored_size(path: Path) -> tuple:
 def header_size(path: Path) -> tuple:
     "(height, width) of a picture from its header, turned as EXIF says. DataError when it cannot be read, or is too large to be decoded."
     size = image_size(path)
-    refuse_large(path, size)
+    refuse_large(path, size[::-1])
     return size
 
 
