@@ -8,13 +8,16 @@ import json
 from pathlib import Path
 
 from nanodetr.data import ShapesDataset
-from nanodetr.explorers import explore_decoder_attention, explore_encoder_attention, explore_matching, explore_replay, load_snapshots
+from nanodetr.explorers import explore_boxes, explore_decoder_attention, explore_encoder_attention, explore_matching, explore_replay, load_snapshots
 from nanodetr.model import DETR
 
 MODULES = Path(__file__).resolve().parent.parent / "nanodetr" / "explorers"
 LIMIT = 400_000  # bytes that an explorer's numbers may take on their way, compressed as servers do it
 
 TITLES = {
+    "boxes": ("Try it here: which way does it pull?",
+              "Drag the two boxes, or a corner of the one that has handles; the sliders and the arrow keys do the same. The arrows are the gradients: at the centre, the way in which "
+              "the predicted box should move, and at its edges, how it should grow or shrink. Pull the boxes apart, and see which of the two measures still has arrows."),
     "encoder_attention": ("Try it here: where does a cell look?",
                           "A picture in the encoder of the trained <code>nano-shapes</code> model. Point at a cell of the feature map, press it, or focus the picture and use the "
                           "arrow keys. Each small map is one head of one layer: bright is where that cell looks. Then pad the canvas, and take the mask away."),
@@ -42,6 +45,7 @@ def explorer(kind: str):
     model, snapshots, val = parts()
     scenes = lambda numbers: [list(column) for column in zip(*(val[i] for i in numbers))]
     make = {
+        "boxes": lambda: explore_boxes(live="numbers"),
         "encoder_attention": lambda: explore_encoder_attention(model, scenes((0, 2))[0], live="numbers"),
         "decoder_attention": lambda: explore_decoder_attention(model, scenes((0, 2, 3))[0], live="numbers"),
         "matching": lambda: explore_matching(snapshots, *scenes((355, 213, 278, 224, 128, 3)), classes=val.classes, live="numbers"),

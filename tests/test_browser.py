@@ -28,19 +28,21 @@ SCREENSHOTS = Path(os.environ.get("SCREENSHOTS") or ROOT / ".screenshots")
 # explorer says when the notebook has run)
 ROWS = [
     ("00_tour.ipynb", "explorer", "threshold", "3 of 12 queries score 0.50 or more"),
-    ("01_boxes.ipynb", "explorer", "predicted cx", "IoU"),
     ("04_positional_encoding.ipynb", "explorer", "row", "cell"),
     ("12_evaluation.ipynb", "explorer", "score threshold", "precision 33/68"),
     ("13_inside_detr.ipynb", "image_explorer", "threshold", "queries score"),
 ]
 # the explorers that the browser draws, in the form without anywidget: (variable, label)
-DRAWN = [("encoder", "row"), ("decoder", "layer"), ("matching", "class x"), ("replay", "training")]
+DRAWN = [("boxes", "predicted cx"), ("encoder", "row"), ("decoder", "layer"), ("matching", "class x"), ("replay", "training")]
 DRAWN_BY_PYTHON = """
 from nanodetr.data import ShapesDataset
 from nanodetr.explorers import *
 from nanodetr.model import DETR
 model, val, snapshots = DETR.from_pretrained("nano-shapes"), ShapesDataset("val", n=4), load_snapshots()[:4]
 images, targets = map(list, zip(*(val[i] for i in range(4))))
+===
+boxes = explore_boxes(live=False)
+boxes
 ===
 encoder = explore_encoder_attention(model, images, live=False)
 encoder
@@ -56,6 +58,7 @@ replay
 """
 # (notebook, variable, module, canvas, where it is pressed in 0..1, what that moves, {what the kernel moves: to}, what stands there after Run All)
 LIVE = [
+    ("01_boxes.ipynb", "explorer", "boxes", "slide", (0.6, 0.4), ("predicted_cx",), {"predicted_w": 0.5}, "IoU 0.00 has no slope at all"),
     ("06_encoder.ipynb", "explorer", "encoder_attention", "scene", (0.2, 0.8), ("row", "column"), {"padding": "mask forgotten"}, "The cell lies on the"),
     ("07_decoder.ipynb", "explorer", "decoder_attention", "bars", (0.6, 0.5), ("query",), {"leave_out": 0}, "It leaves the object to q"),
     ("09_matching.ipynb", "explorer", "matching", "table", (0.3, 0.4), ("query", "object"), {"l1": 0.0}, "less in all"),
@@ -380,7 +383,7 @@ def moved(explorer, label, before):
 
 @pytest.mark.weekly
 def test_without_anywidget_python_draws(opened):
-    explorer = opened("drawn.ipynb", "encoder")
+    explorer = opened("drawn.ipynb", "boxes")
     for variable, label in DRAWN:
         explorer = explorer.page.explorer(variable)
         moved(explorer, label, explorer.rests(0.5))

@@ -15,10 +15,11 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 import nanodetr.explorers
-from nanodetr.boxes import cxcywh_to_xyxy, pairwise_giou, pairwise_iou
+from nanodetr.boxes import cxcywh_to_xyxy, paired_giou, paired_iou, pairwise_giou, pairwise_iou
 from nanodetr.data import ShapesDataset
 from nanodetr.errors import NanodetrError
-from nanodetr.explorers import explore_matching, forced_total, greedy_pairs, load_snapshots
+from nanodetr.explorers import explore_boxes, explore_matching, forced_total, greedy_pairs, load_snapshots
+from nanodetr.explorers.boxes import overlap_slope
 from nanodetr.explorers.core import live_module, packed
 from nanodetr.matching import HungarianMatcher
 from nanodetr.plots.pictures import cells_in
@@ -78,6 +79,26 @@ def test_boxes_and_costs_are_nanodetrs(node):
     assert np.allclose(iou, pairwise_iou(*there), atol=1e-5) and np.allclose(giou, pairwise_giou(*there), atol=1e-5)
     wanted = HungarianMatcher(1, 1, 1).cost_parts(probs.log(), boxes, labels, objects)
     assert np.allclose(parts.transpose(2, 0, 1), np.stack([part.numpy() for part in wanted.values()]), atol=1e-5)
+
+
+def test_the_slopes_and_sentences_of_two_boxes_are_autograds(node):
+    generator = np.random.default_rng(0)
+    draw = lambda: (np.concatenate([generator.integers(0, 101, 2), generator.integers(2, 101, 2)]) / 100).tolist()  # as the sliders give them
+    pairs = [(draw(), draw()) for _ in range(300)]
+    pairs += [(box, [0.5, 0.5, 0.5, 0.5]) for box in ([0.5, 0.5, 0.5, 0.5], [0.5, 0.5, 0.25, 0.25], [0.125, 0.5, 0.25, 0.25], [0.125, 0.125, 0.25, 0.25], [0.5, 0.25, 1, 0.5])]  # ties
+    told, still = node("return argument.map(pair => { const found = boxes.measured(...pair); return [found, boxes.boxesWords(found)] })", pairs), explore_boxes(live=False).still
+    for (pred, target), (found, words) in zip(pairs, told):
+        for name, measure in (("IoU", paired_iou), ("GIoU", paired_giou)):
+            value, slope = overlap_slope(measure, *torch.tensor([pred, target], dtype=torch.float64))
+            assert found[name][0] == pytest.approx(value, abs=1e-9) and np.allclose(found[name][1], slope, atol=1e-9), (pred, target, name)
+    for (pred, target), (_, words) in list(zip(pairs, told))[-25:]:
+        asked = {f"{whose}_{name}": x for whose, box in (("predicted", pred), ("target", target)) for name, x in zip(("cx", "cy", "w", "h"), box)}
+        assert words.replace("\u2212", "-") == still(**asked).sentence
+    moves = [[[0.4, 0.4, 0.2, 0.3], None, None, [0.1, -0.03]], [[0.4, 0.4, 0.2, 0.3], [1, -1], [0.7, 0.2], None], [[0.4, 0.4, 0.2, 0.3], [-1, 1], [0.9, 0.1], None]]
+    moved, pulled, turned = node("return argument.map(move => boxes.dragged(...move))", moves)
+    assert moved == [0.5, 0.37, 0.2, 0.3]
+    assert pulled == pytest.approx([0.5, 0.38, 0.4, 0.34], abs=0.011) and pulled[0] - pulled[2] / 2 == pytest.approx(0.3) and pulled[1] + pulled[3] / 2 == pytest.approx(0.55)
+    assert turned[2:] == [0.02, 0.02]  # drawn past the other corner: it stays a box
 
 
 @pytest.mark.parametrize("letters, error", [(1, 1 / 63), (2, 1 / 4095)])

@@ -205,7 +205,7 @@ def test_dark_mode_is_a_click_away(visit):
     assert pictures(root) != dark, "the explorer does not follow the theme"
 
 
-PLACES = [("06_encoder", "encoder_attention"), ("07_decoder", "decoder_attention"), ("09_matching", "matching"), ("11_training", "replay")]
+PLACES = [("01_boxes", "boxes"), ("06_encoder", "encoder_attention"), ("07_decoder", "decoder_attention"), ("09_matching", "matching"), ("11_training", "replay")]
 
 
 @pytest.mark.parametrize("name, kind", PLACES, ids=[kind for _, kind in PLACES])
@@ -215,7 +215,7 @@ def test_explorers_work_on_a_phone_by_touch_and_by_keys(visit, name, kind):
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     keep(root, f"{kind}_phone")
     tall = root.bounding_box()["height"]
-    for name in ("scene", {"matching": "table", "replay": "curves", "decoder_attention": "bars"}.get(kind, "maps")):
+    for name in ("scene", {"boxes": "slide", "matching": "table", "replay": "curves", "decoder_attention": "bars"}.get(kind, "maps")):
         canvas = root.locator(f"canvas[data-name={name}]")
         canvas.scroll_into_view_if_needed()
         box, before = canvas.bounding_box(), pictures(root)
@@ -235,6 +235,48 @@ def test_explorers_work_on_a_phone_by_touch_and_by_keys(visit, name, kind):
         assert canvas.evaluate("canvas => getComputedStyle(canvas).outlineStyle") != "none" and len(canvas.get_attribute("aria-label")) > 20
     assert abs(root.bounding_box()["height"] - tall) < 80, "the page jumps"
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_boxes_are_dragged_by_mouse_and_finger(visit):
+    page = visit("01_boxes/")
+    root = explorer(page, "boxes")
+    keep(root, "boxes")
+    hull, read = root.locator("canvas[data-name=hull]"), lambda: {key: float(state(root, key.replace("_", "-"))) for key in start}
+    start = dict(predicted_cx=0.24, predicted_cy=0.32, predicted_w=0.24, predicted_h=0.3, target_cx=0.68, target_cy=0.54, target_w=0.36, target_h=0.44)
+    assert read() == start and float(state(root, "giou")) < 0
+    hull.scroll_into_view_if_needed()
+    at = lambda x, y: (box["x"] + (x + 0.06) / 1.12 * box["width"], box["y"] + (y + 0.06) / 1.12 * box["height"])  # of the unit square
+    box = hull.bounding_box()
+
+    def drag(*points):
+        page.mouse.move(*at(*points[0]))
+        page.mouse.down()
+        for point in points[1:]: page.mouse.move(*at(*point), steps=4)
+        page.mouse.up()
+        settle(page)
+    drag((0.3, 0.4), (0.7, 0.62))
+    assert read() == start | {"predicted_cx": pytest.approx(0.64, abs=0.011), "predicted_cy": pytest.approx(0.54, abs=0.011)}
+    assert float(state(root, "iou")) > 0.4
+    drag((0.76, 0.69), (0.86, 0.79))  # the corner of the box that was moved
+    grown = read()
+    assert grown["predicted_w"] == pytest.approx(0.34, abs=0.03) and grown["predicted_cx"] - grown["predicted_w"] / 2 == pytest.approx(0.52, abs=0.011)
+    page.keyboard.press("ArrowUp")
+    settle(page)
+    assert read()["predicted_cy"] == pytest.approx(grown["predicted_cy"] - 0.01)
+
+    page = visit("01_boxes/", width=390, has_touch=True)
+    root = explorer(page, "boxes")
+    hull = root.locator("canvas[data-name=hull]")
+    hull.scroll_into_view_if_needed()
+    box, finger, before = hull.bounding_box(), page.context.new_cdp_session(page), page.evaluate("scrollY")
+    touch = lambda kind, *points: finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": x, "y": y} for x, y in points]})
+    for x, y, moved in ((0.7, 0.6, True), (0.1, 0.95, False)):  # on the target, and on empty ground
+        touch("touchStart", at(x, y))
+        for k in range(1, 11): touch("touchMove", at(x, y - 0.03 * k))
+        touch("touchEnd")
+        page.wait_for_timeout(200)
+        assert (page.evaluate("scrollY") == before) == moved, "a box is dragged, the page scrolled"
+        assert read()["target_cy"] == pytest.approx(0.54 - 0.3, abs=0.02)
 
 
 def test_every_control_is_reached_by_tab(visit):
