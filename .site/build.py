@@ -29,9 +29,10 @@ EXPLORERS = {
     "07_decoder": {"decoder_attention": [r"explore_decoder_attention\("]},
     "09_matching": {"matching": [r"explore_matching\(", "Where greedy fails"]},
     "11_training": {"replay": [r"explore_replay\("]},
+    "12_evaluation": {"precision_recall": [r"explore_precision_recall\("]},
     "13_inside_detr": {"encoder_attention": [r"explore_encoder_attention\("], "decoder_attention": [r"explore_decoder_attention\("],
                        "replay": [r"explore_replay\("]},
-    **{f"explorers/{kind}": {kind: ["The question"]} for kind in ("boxes", "encoder_attention", "decoder_attention", "matching", "replay")},
+    **{f"explorers/{kind}": {kind: ["The question"]} for kind in ("boxes", "encoder_attention", "decoder_attention", "matching", "precision_recall", "replay")},
 }
 
 # what a reader may search for: the lesson that introduces it comes first

@@ -29,12 +29,12 @@ SCREENSHOTS = Path(os.environ.get("SCREENSHOTS") or ROOT / ".screenshots")
 ROWS = [
     ("00_tour.ipynb", "explorer", "threshold", "3 of 12 queries score 0.50 or more"),
     ("04_positional_encoding.ipynb", "explorer", "row", "cell"),
-    ("12_evaluation.ipynb", "explorer", "score threshold", "precision 33/68"),
     ("13_inside_detr.ipynb", "image_explorer", "threshold", "queries score"),
 ]
 # the explorers that the browser draws, in the form without anywidget: (variable, label)
-DRAWN = [("boxes", "predicted cx"), ("encoder", "row"), ("decoder", "layer"), ("matching", "class x"), ("replay", "training")]
+DRAWN = [("boxes", "predicted cx"), ("precision", "class"), ("encoder", "row"), ("decoder", "layer"), ("matching", "class x"), ("replay", "training")]
 DRAWN_BY_PYTHON = """
+import torch
 from nanodetr.data import ShapesDataset
 from nanodetr.explorers import *
 from nanodetr.model import DETR
@@ -43,6 +43,10 @@ images, targets = map(list, zip(*(val[i] for i in range(4))))
 ===
 boxes = explore_boxes(live=False)
 boxes
+===
+found = [{"boxes": t["boxes"], "labels": t["labels"], "scores": torch.linspace(0.3, 0.9, len(t["labels"]))} for t in map(val.get_target, range(4))]
+precision = explore_precision_recall(found, [val.get_target(i) for i in range(4)], images, val.classes, live=False)
+precision
 ===
 encoder = explore_encoder_attention(model, images, live=False)
 encoder
@@ -63,6 +67,7 @@ LIVE = [
     ("07_decoder.ipynb", "explorer", "decoder_attention", "bars", (0.6, 0.5), ("query",), {"leave_out": 0}, "It leaves the object to q"),
     ("09_matching.ipynb", "explorer", "matching", "table", (0.3, 0.4), ("query", "object"), {"l1": 0.0}, "less in all"),
     ("11_training.ipynb", "explorer", "replay", "curves", (0.6, 0.4), ("moment",), {"query": 4}, "Before the training"),
+    ("12_evaluation.ipynb", "explorer", "precision_recall", "curve", (0.4, 0.5), ("threshold",), {"iou": 0.8}, "precision 33/68"),
     ("13_inside_detr.ipynb", "encoder_explorer", "encoder_attention", "scene", (0.2, 0.8), ("row", "column"), {"padding": "mask forgotten"}, "The cell lies on"),
     ("13_inside_detr.ipynb", "decoder_explorer", "decoder_attention", "bars", (0.6, 0.5), ("query",), {"leave_out": 0}, "It leaves the object to q"),
     ("13_inside_detr.ipynb", "replay", "replay", "curves", (0.6, 0.4), ("moment",), {"query": 4}, "Before the training"),

@@ -18,9 +18,10 @@ import nanodetr.explorers
 from nanodetr.boxes import cxcywh_to_xyxy, paired_giou, paired_iou, pairwise_giou, pairwise_iou
 from nanodetr.data import ShapesDataset
 from nanodetr.errors import NanodetrError
-from nanodetr.explorers import explore_boxes, explore_matching, forced_total, greedy_pairs, load_snapshots
+from nanodetr.evaluation import detection_kinds
+from nanodetr.explorers import explore_boxes, explore_matching, explore_precision_recall, forced_total, greedy_pairs, load_snapshots
 from nanodetr.explorers.boxes import overlap_slope
-from nanodetr.explorers.core import live_module, packed
+from nanodetr.explorers.core import live_module, packed, picture_address
 from nanodetr.matching import HungarianMatcher
 from nanodetr.plots.pictures import cells_in
 
@@ -99,6 +100,37 @@ def test_the_slopes_and_sentences_of_two_boxes_are_autograds(node):
     assert moved == [0.5, 0.37, 0.2, 0.3]
     assert pulled == pytest.approx([0.5, 0.38, 0.4, 0.34], abs=0.011) and pulled[0] - pulled[2] / 2 == pytest.approx(0.3) and pulled[1] + pulled[3] / 2 == pytest.approx(0.55)
     assert turned[2:] == [0.02, 0.02]  # drawn past the other corner: it stays a box
+
+
+def test_a_threshold_keeps_the_detections_that_python_keeps(node):
+    val = ShapesDataset("val", n=30)
+    images, targets = [val[i][0] for i in range(30)], [val.get_target(i) for i in range(30)]
+    targets = [{**t, "iscrowd": torch.arange(len(t["labels"])) == 1, "difficult": torch.arange(len(t["labels"])) == 0} for t in targets]
+    detections = dict(load_snapshots())[4].detect(images, threshold=0)
+    asked = detections, targets, images, val.classes
+    still, told = explore_precision_recall(*asked, live=False), explore_precision_recall(*asked, live="numbers").data
+    labels = {shown["label"]: k for k, shown in enumerate(told["classes"])}
+    moves = [(threshold, at, k) for threshold in (0, 0.25, 0.29, 0.5, 0.58, told["highest"]) for at in (0, 6) for k in labels.values()]
+    program = """const {told, moves} = argument, P = precision_recall;
+        return moves.map(([threshold, at, k]) => { const found = P.working(told.classes[k], threshold, at);
+            return [P.workingWords(told.names[told.classes[k].label], found, threshold, told.ious[at]), told.classes[k].scenes.map(scene => P.judged(scene, threshold, at)), P.curve(told.classes[k], at), P.envelope(P.curve(told.classes[k], at))] })"""
+    numbers = lambda text: [float(x) for x in re.findall(r"\d+(?:\.\d+)?", text)]
+    judged = 0
+    for (threshold, at, k), (words, scenes, curve, high) in zip(moves, node(program, {"told": told, "moves": moves})):
+        iou, label = told["ious"][at], told["classes"][k]["label"]
+        python = still.still(threshold=threshold, iou=iou, label=label).sentence
+        assert re.sub(r"[\d.]+", "#", words) == re.sub(r"[\d.]+", "#", python) and numbers(words) == pytest.approx(numbers(python), abs=0.0101), (words, python)
+        assert [n for n in numbers(words) if n > 1] == [n for n in numbers(python) if n > 1]
+        assert (np.diff([p for _, p in high]) <= 0).all() and (np.array(high) >= np.array(curve)).all()
+        for shown, mine in zip(told["classes"][k]["scenes"], scenes):
+            i = next(i for i in range(30) if told["images"][shown["image"]]["image"] == picture_address(images[i], 240))
+            kinds, missed = detection_kinds(detections[i], {key: value for key, value in targets[i].items() if key != "difficult"}, threshold, iou)
+            right = [kinds[d] == "correct" for d in detections[i]["scores"].argsort(descending=True, stable=True).tolist()
+                     if detections[i]["labels"][d] == label and kinds[d] not in ("dropped", "ignored")]
+            assert [good for _, good in mine["kept"]] == right
+            assert len(mine["missed"]) == (torch.as_tensor(missed) & (targets[i]["labels"] == label)).sum()
+            judged += 1
+    assert judged == 6 * len(moves)
 
 
 @pytest.mark.parametrize("letters, error", [(1, 1 / 63), (2, 1 / 4095)])

@@ -205,7 +205,7 @@ def test_dark_mode_is_a_click_away(visit):
     assert pictures(root) != dark, "the explorer does not follow the theme"
 
 
-PLACES = [("01_boxes", "boxes"), ("06_encoder", "encoder_attention"), ("07_decoder", "decoder_attention"), ("09_matching", "matching"), ("11_training", "replay")]
+PLACES = [("01_boxes", "boxes"), ("06_encoder", "encoder_attention"), ("07_decoder", "decoder_attention"), ("09_matching", "matching"), ("11_training", "replay"), ("12_evaluation", "precision_recall")]
 
 
 @pytest.mark.parametrize("name, kind", PLACES, ids=[kind for _, kind in PLACES])
@@ -215,7 +215,7 @@ def test_explorers_work_on_a_phone_by_touch_and_by_keys(visit, name, kind):
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     keep(root, f"{kind}_phone")
     tall = root.bounding_box()["height"]
-    for name in ("scene", {"boxes": "slide", "matching": "table", "replay": "curves", "decoder_attention": "bars"}.get(kind, "maps")):
+    for name in ("scene", {"boxes": "slide", "precision_recall": "curve", "matching": "table", "replay": "curves", "decoder_attention": "bars"}.get(kind, "maps")):
         canvas = root.locator(f"canvas[data-name={name}]")
         canvas.scroll_into_view_if_needed()
         box, before = canvas.bounding_box(), pictures(root)
@@ -277,6 +277,34 @@ def test_boxes_are_dragged_by_mouse_and_finger(visit):
         page.wait_for_timeout(200)
         assert (page.evaluate("scrollY") == before) == moved, "a box is dragged, the page scrolled"
         assert read()["target_cy"] == pytest.approx(0.54 - 0.3, abs=0.02)
+
+
+def test_a_threshold_moves_along_the_curve_and_leaves_its_area(visit, site):
+    page, told = visit("12_evaluation/"), data(site, "precision_recall")["classes"][0]
+    root = explorer(page, "precision_recall")
+    keep(root, "precision_recall")
+    sentence, hint = (root.locator(f"[data-name={name}]") for name in ("sentence", "hint"))
+    assert "precision 33/68" in sentence.text_content() and state(root, "kept", "right") == ["68", "33"]
+    ap = state(root, "ap")
+    scene = root.locator("canvas[data-name=scene]")
+    scene.scroll_into_view_if_needed()
+    box, first = scene.bounding_box(), data(site, "precision_recall")["classes"][0]["scenes"][0]
+    x0, y0, x1, y1 = first["boxes"][0]  # the surest of the first image, which is a third of the width
+    page.mouse.move(box["x"] + (x0 + x1) / 2 * box["width"] / 3, box["y"] + (y0 + y1) / 2 * box["height"] / 2)
+    settle(page)
+    assert hint.text_content().startswith("Score 0.") and ("right: IoU" in hint.text_content() or "wrong: " in hint.text_content())
+    press(page, root.locator("canvas[data-name=curve]"), 0.2, 0.3)  # nearer to the start
+    higher, kept = float(state(root, "threshold")), int(state(root, "kept"))
+    assert higher > 0.5 and kept == sum(score >= higher for score in told["scores"][0]) < 68 and state(root, "ap") == ap
+    page.keyboard.press("ArrowDown")  # the IoU that a hit needs
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("ArrowUp")
+    settle(page)
+    assert state(root, "iou") == "0.6" and float(state(root, "ap")) == told["ap"][2] <= float(ap)
+    root.locator("input[data-key=label]").nth(3).check(force=True)
+    page.mouse.move(2, 2)
+    settle(page)
+    assert "detections of cross" in sentence.text_content()
 
 
 def test_every_control_is_reached_by_tab(visit):
