@@ -19,11 +19,12 @@ from nanodetr.boxes import cxcywh_to_xyxy, paired_giou, paired_iou, pairwise_gio
 from nanodetr.data import ShapesDataset
 from nanodetr.errors import NanodetrError
 from nanodetr.evaluation import detection_kinds
-from nanodetr.explorers import explore_boxes, explore_matching, explore_precision_recall, forced_total, greedy_pairs, load_snapshots
+from nanodetr.explorers import explore_boxes, explore_matching, explore_positions, explore_precision_recall, forced_total, greedy_pairs, load_snapshots
 from nanodetr.explorers.boxes import overlap_slope
 from nanodetr.explorers.core import live_module, packed, picture_address
 from nanodetr.matching import HungarianMatcher
 from nanodetr.plots.pictures import cells_in
+from nanodetr.position import sinusoidal_pos_encode_2d
 
 MODULES = Path(nanodetr.explorers.__file__).parent
 NAMES = sorted(path.stem for path in MODULES.glob("*.js") if path.stem != "core")
@@ -131,6 +132,22 @@ def test_a_threshold_keeps_the_detections_that_python_keeps(node):
             assert len(mine["missed"]) == (torch.as_tensor(missed) & (targets[i]["labels"] == label)).sum()
             judged += 1
     assert judged == 6 * len(moves)
+
+
+def test_position_codes_are_nanodetrs(node):
+    told, python = explore_positions(live="numbers"), explore_positions(live=False)
+    moves = [(size, temperature, normalize) for size in told.data["sizes"] for temperature in told.data["temperatures"] for normalize in (True, False)]
+    program = """const P = positions, {data, moves} = argument;
+        return moves.map(([size, temperature, normalize]) => { const codes = P.mapCodes(data.sizes[size], data.dim, temperature, normalize), alike = P.alikeTo(codes, 2, 5);
+            return [codes, alike, P.neighbourWords(codes, alike, 2, 5)] })"""
+    numbers = lambda text: [float(x) for x in re.findall(r"-?\d+(?:\.\d+)?", text)]
+    for (size, temperature, normalize), (codes, alike, words) in zip(moves, node(program, {"data": told.data, "moves": moves})):
+        wanted = sinusoidal_pos_encode_2d(torch.zeros(1, *told.data["sizes"][size], dtype=torch.bool), told.data["dim"], float(temperature), normalize)[0]
+        assert np.allclose(codes, wanted, atol=1e-4), (size, temperature, normalize)
+        still = python.still(size=size, temperature=temperature, normalize=normalize, row=2, column=5)
+        assert np.allclose(alike, python.view.alike, atol=1e-4)
+        assert numbers(words.replace("\u2212", "-")) == pytest.approx(numbers(still.sentence), abs=0.0101), (words, still.sentence)
+    assert told.state == python.values
 
 
 @pytest.mark.parametrize("letters, error", [(1, 1 / 63), (2, 1 / 4095)])

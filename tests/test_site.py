@@ -205,7 +205,7 @@ def test_dark_mode_is_a_click_away(visit):
     assert pictures(root) != dark, "the explorer does not follow the theme"
 
 
-PLACES = [("01_boxes", "boxes"), ("06_encoder", "encoder_attention"), ("07_decoder", "decoder_attention"), ("09_matching", "matching"), ("11_training", "replay"), ("12_evaluation", "precision_recall")]
+PLACES = [("01_boxes", "boxes"), ("04_positional_encoding", "positions"), ("06_encoder", "encoder_attention"), ("07_decoder", "decoder_attention"), ("09_matching", "matching"), ("11_training", "replay"), ("12_evaluation", "precision_recall")]
 
 
 @pytest.mark.parametrize("name, kind", PLACES, ids=[kind for _, kind in PLACES])
@@ -215,7 +215,7 @@ def test_explorers_work_on_a_phone_by_touch_and_by_keys(visit, name, kind):
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     keep(root, f"{kind}_phone")
     tall = root.bounding_box()["height"]
-    for name in ("scene", {"boxes": "slide", "precision_recall": "curve", "matching": "table", "replay": "curves", "decoder_attention": "bars"}.get(kind, "maps")):
+    for name in ("scene", {"boxes": "slide", "positions": "curve", "precision_recall": "curve", "matching": "table", "replay": "curves", "decoder_attention": "bars"}.get(kind, "maps")):
         canvas = root.locator(f"canvas[data-name={name}]")
         canvas.scroll_into_view_if_needed()
         box, before = canvas.bounding_box(), pictures(root)
@@ -277,6 +277,25 @@ def test_boxes_are_dragged_by_mouse_and_finger(visit):
         page.wait_for_timeout(200)
         assert (page.evaluate("scrollY") == before) == moved, "a box is dragged, the page scrolled"
         assert read()["target_cy"] == pytest.approx(0.54 - 0.3, abs=0.02)
+
+
+def test_a_cell_beyond_a_smaller_map_is_its_last(visit):
+    page = visit("04_positional_encoding/")
+    root = explorer(page, "positions")
+    keep(root, "positions")
+    assert state(root, "size", "row", "column") == ["8 x 8", "2", "5"]
+    choose = lambda k: root.locator("input[data-key=size]").nth(k).check(force=True)
+    choose(3)
+    press(page, root.locator("canvas[data-name=scene]"), 33.5 / 34, 0.6)
+    assert state(root, "size", "column") == ["25 x 34", "33"] and int(state(root, "row")) > 15
+    assert root.locator("input[data-key=column]").evaluate("input => [input.max, input.value].join()") == "33,33"
+    choose(0)
+    settle(page)
+    assert state(root, "row", "column") == ["7", "7"] and root.locator("input[data-key=row]").evaluate("input => [input.max, input.value].join()") == "7,7"
+    assert "Cosine with cell (7, 7)" in root.text_content()
+    root.locator("canvas[data-name=curve]").hover()
+    settle(page)
+    assert "cells away" in root.locator("[data-name=hint]").text_content()
 
 
 def test_a_threshold_moves_along_the_curve_and_leaves_its_area(visit, site):
