@@ -38,7 +38,7 @@ export function workingWords(name, {kept, right, objects, ap, precision, recall}
 export async function mount(place, data, given = {}, changed = () => {}) {
   const {names, ious, highest, images, classes} = data, pictures = await Promise.all(images.map(image => loadImage(image.image)));
   const frame = new Frame(place, "precision_recall", {threshold: 0.5, iou: ious[0], label: classes[0].label, ...given}, changed);
-  const tallest = Math.max(...images.map(image => image.height / image.width)), of = label => classes.find(told => told.label === label);
+  const tallest = Math.min(1, Math.max(...images.map(image => image.height / image.width))), of = label => classes.find(told => told.label === label);
   frame.range("threshold", "score threshold", 0, highest, 0.01, {wide: true, show: x => x.toFixed(2)});
   frame.range("iou", "IoU of a hit", ious[0], ious[ious.length - 1], 0.05, {wide: true, show: x => x.toFixed(2)});
   if (classes.length > 12) frame.range("label", "class", classes[0].label, classes[classes.length - 1].label, 1, {names, wide: true});

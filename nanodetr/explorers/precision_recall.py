@@ -162,15 +162,17 @@ def explore_precision_recall(detections, targets, images, classes, label: int = 
     """Move a score threshold and an IoU, and see which detections are right, the place on the curve, and AP as the area under it.
 
     detections, targets: as for `evaluate_detections`, boxes xyxy pixels; images: as many (3,H,W) in 0..1; classes:
-    names; label, threshold: where to begin. As in COCO, difficult objects count and crowds do not. live: True or False
-    asks for the form that the browser draws, or for the one that Python draws. None takes the first where anywidget is
-    installed and the pictures are not too many. Raises NanodetrError if no image holds an object.
+    names; label, threshold: where to begin (without objects of that class: at the first class that has some). As in
+    COCO, difficult objects count and crowds do not. live: True or False asks for the form that the browser draws, or for
+    the one that Python draws. None takes the first where anywidget is installed and the pictures are not too many.
+    Raises NanodetrError if no image holds an object.
     """
     targets = [{key: value for key, value in target.items() if key != "difficult"} for target in targets]
     ious = [round(0.5 + 0.05 * k, 2) for k in range(10)]
     curves = {iou: precision_recall(detections, targets, iou, classes=classes) for iou in ious}
     options = [(name, k) for k, name in enumerate(classes) if name in curves[0.5]]
     if not options: raise NanodetrError("no image holds an object: there is no recall to explore, so pass other targets")
+    if label not in [k for _, k in options]: label = options[0][1]
     uncrowded = lambda target: target["labels"][~target.get("iscrowd", torch.zeros(len(target["labels"]))).bool()]
     counts = {k: sum(int((uncrowded(target) == k).sum()) for target in targets) for _, k in options}
     view = WorkingPointPicture()
