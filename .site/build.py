@@ -24,13 +24,16 @@ from pages import ROOT, Page, SiteError  # noqa: E402
 
 # page: {explorer: where it stands: after the code cell or before the heading that has the first of these patterns that occurs}
 EXPLORERS = {
+    "01_boxes": {"boxes": [r"explore_boxes\("]},
+    "04_positional_encoding": {"positions": [r"explore_positions\("]},
     "06_encoder": {"encoder_attention": [r"explore_encoder_attention\(", "What does a trained encoder look at"]},
     "07_decoder": {"decoder_attention": [r"explore_decoder_attention\("]},
     "09_matching": {"matching": [r"explore_matching\(", "Where greedy fails"]},
     "11_training": {"replay": [r"explore_replay\("]},
+    "12_evaluation": {"precision_recall": [r"explore_precision_recall\("]},
     "13_inside_detr": {"encoder_attention": [r"explore_encoder_attention\("], "decoder_attention": [r"explore_decoder_attention\("],
                        "replay": [r"explore_replay\("]},
-    **{f"explorers/{kind}": {kind: ["The question"]} for kind in ("encoder_attention", "decoder_attention", "matching", "replay")},
+    **{f"explorers/{kind}": {kind: ["The question"]} for kind in ("boxes", "encoder_attention", "decoder_attention", "matching", "positions", "precision_recall", "replay")},
 }
 
 # what a reader may search for: the lesson that introduces it comes first

@@ -8,13 +8,16 @@ import json
 from pathlib import Path
 
 from nanodetr.data import ShapesDataset
-from nanodetr.explorers import explore_decoder_attention, explore_encoder_attention, explore_matching, explore_replay, load_snapshots
+from nanodetr.explorers import explore_boxes, explore_decoder_attention, explore_encoder_attention, explore_matching, explore_positions, explore_precision_recall, explore_replay, load_snapshots
 from nanodetr.model import DETR
 
 MODULES = Path(__file__).resolve().parent.parent / "nanodetr" / "explorers"
 LIMIT = 400_000  # bytes that an explorer's numbers may take on their way, compressed as servers do it
 
 TITLES = {
+    "boxes": ("Try it here: which way does it pull?",
+              "Drag the two boxes, or a corner of the one that has handles; the sliders and the arrow keys do the same. The arrows are the gradients: at the centre, the way in which "
+              "the predicted box should move, and at its edges, how it should grow or shrink. Pull the boxes apart, and see which of the two measures still has arrows."),
     "encoder_attention": ("Try it here: where does a cell look?",
                           "A picture in the encoder of the trained <code>nano-shapes</code> model. Point at a cell of the feature map, press it, or focus the picture and use the "
                           "arrow keys. Each small map is one head of one layer: bright is where that cell looks. Then pad the canvas, and take the mask away."),
@@ -28,6 +31,12 @@ TITLES = {
                  "Rows are the queries of the trained <code>nano-shapes</code> model, columns the objects of a picture it has not seen. Drag the weights of the "
                  "three costs: both assignments are computed anew at every step. Solid frames are the pairs shown, dashed ones the other way's. Point at a cell, a row, "
                  "a column or a box, or use the arrow keys in the table. Look for weights with which greedy pays more."),
+    "positions": ("Try it here: what makes a cell unlike its neighbours?",
+                  "Press a cell of the map. The map shows how alike the codes of all other cells are to its code, and the curves show the same along its row and its column. "
+                  "Then change the temperature, the size of the map, and whether positions are normalised."),
+    "precision_recall": ("Try it here: what does a threshold change?",
+                         "The <code>nano-shapes</code> model after four epochs, on a hundred validation scenes. Move the score threshold, or press a box or the curve to put it there: the point "
+                         "moves along the curve, and the area stays. Then ask more of a hit, and the curve itself sinks."),
 }
 
 
@@ -41,11 +50,19 @@ def explorer(kind: str):
     "(data, state) of the explorer `kind`."
     model, snapshots, val = parts()
     scenes = lambda numbers: [list(column) for column in zip(*(val[i] for i in numbers))]
+
+    def young(count):
+        images, targets = scenes(range(count))[0], [val.get_target(i) for i in range(count)]
+        return dict(snapshots)[4].detect(images, threshold=0), targets, images
+
     make = {
+        "boxes": lambda: explore_boxes(live="numbers"),
         "encoder_attention": lambda: explore_encoder_attention(model, scenes((0, 2))[0], live="numbers"),
         "decoder_attention": lambda: explore_decoder_attention(model, scenes((0, 2, 3))[0], live="numbers"),
         "matching": lambda: explore_matching(snapshots, *scenes((355, 213, 278, 224, 128, 3)), classes=val.classes, live="numbers"),
-        "replay": lambda: explore_replay(snapshots, *scenes(range(100)), classes=val.classes, live="numbers")}
+        "replay": lambda: explore_replay(snapshots, *scenes(range(100)), classes=val.classes, live="numbers"),
+        "positions": lambda: explore_positions(live="numbers"),
+        "precision_recall": lambda: explore_precision_recall(*young(100), val.classes, live="numbers")}
     return make[kind]()
 
 

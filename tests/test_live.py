@@ -15,13 +15,16 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 import nanodetr.explorers
-from nanodetr.boxes import cxcywh_to_xyxy, pairwise_giou, pairwise_iou
+from nanodetr.boxes import cxcywh_to_xyxy, paired_giou, paired_iou, pairwise_giou, pairwise_iou
 from nanodetr.data import ShapesDataset
 from nanodetr.errors import NanodetrError
-from nanodetr.explorers import explore_matching, forced_total, greedy_pairs, load_snapshots
-from nanodetr.explorers.core import live_module, packed
+from nanodetr.evaluation import detection_kinds
+from nanodetr.explorers import explore_boxes, explore_matching, explore_positions, explore_precision_recall, forced_total, greedy_pairs, load_snapshots
+from nanodetr.explorers.boxes import overlap_slope
+from nanodetr.explorers.core import live_module, packed, picture_address
 from nanodetr.matching import HungarianMatcher
 from nanodetr.plots.pictures import cells_in
+from nanodetr.position import sinusoidal_pos_encode_2d
 
 MODULES = Path(nanodetr.explorers.__file__).parent
 NAMES = sorted(path.stem for path in MODULES.glob("*.js") if path.stem != "core")
@@ -78,6 +81,73 @@ def test_boxes_and_costs_are_nanodetrs(node):
     assert np.allclose(iou, pairwise_iou(*there), atol=1e-5) and np.allclose(giou, pairwise_giou(*there), atol=1e-5)
     wanted = HungarianMatcher(1, 1, 1).cost_parts(probs.log(), boxes, labels, objects)
     assert np.allclose(parts.transpose(2, 0, 1), np.stack([part.numpy() for part in wanted.values()]), atol=1e-5)
+
+
+def test_the_slopes_and_sentences_of_two_boxes_are_autograds(node):
+    generator = np.random.default_rng(0)
+    draw = lambda: (np.concatenate([generator.integers(0, 101, 2), generator.integers(2, 101, 2)]) / 100).tolist()  # as the sliders give them
+    pairs = [(draw(), draw()) for _ in range(300)]
+    pairs += [(box, [0.5, 0.5, 0.5, 0.5]) for box in ([0.5, 0.5, 0.5, 0.5], [0.5, 0.5, 0.25, 0.25], [0.125, 0.5, 0.25, 0.25], [0.125, 0.125, 0.25, 0.25], [0.5, 0.25, 1, 0.5])]  # ties
+    told, still = node("return argument.map(pair => { const found = boxes.measured(...pair); return [found, boxes.boxesWords(found)] })", pairs), explore_boxes(live=False).still
+    for (pred, target), (found, words) in zip(pairs, told):
+        for name, measure in (("IoU", paired_iou), ("GIoU", paired_giou)):
+            value, slope = overlap_slope(measure, *torch.tensor([pred, target], dtype=torch.float64))
+            assert found[name][0] == pytest.approx(value, abs=1e-9) and np.allclose(found[name][1], slope, atol=1e-9), (pred, target, name)
+    for (pred, target), (_, words) in list(zip(pairs, told))[-25:]:
+        asked = {f"{whose}_{name}": x for whose, box in (("predicted", pred), ("target", target)) for name, x in zip(("cx", "cy", "w", "h"), box)}
+        assert words.replace("\u2212", "-") == still(**asked).sentence
+    moves = [[[0.4, 0.4, 0.2, 0.3], None, None, [0.1, -0.03]], [[0.4, 0.4, 0.2, 0.3], [1, -1], [0.7, 0.2], None], [[0.4, 0.4, 0.2, 0.3], [-1, 1], [0.9, 0.1], None]]
+    moved, pulled, turned = node("return argument.map(move => boxes.dragged(...move))", moves)
+    assert moved == [0.5, 0.37, 0.2, 0.3]
+    assert pulled == pytest.approx([0.5, 0.38, 0.4, 0.34], abs=0.011) and pulled[0] - pulled[2] / 2 == pytest.approx(0.3) and pulled[1] + pulled[3] / 2 == pytest.approx(0.55)
+    assert turned[2:] == [0.02, 0.02]  # drawn past the other corner: it stays a box
+
+
+def test_a_threshold_keeps_the_detections_that_python_keeps(node):
+    val = ShapesDataset("val", n=30)
+    images, targets = [val[i][0] for i in range(30)], [val.get_target(i) for i in range(30)]
+    targets = [{**t, "iscrowd": torch.arange(len(t["labels"])) == 1, "difficult": torch.arange(len(t["labels"])) == 0} for t in targets]
+    detections = dict(load_snapshots())[4].detect(images, threshold=0)
+    asked = detections, targets, images, val.classes
+    still, told = explore_precision_recall(*asked, live=False), explore_precision_recall(*asked, live="numbers").data
+    labels = {shown["label"]: k for k, shown in enumerate(told["classes"])}
+    moves = [(threshold, at, k) for threshold in (0, 0.25, 0.29, 0.5, 0.58, told["highest"]) for at in (0, 6) for k in labels.values()]
+    program = """const {told, moves} = argument, P = precision_recall;
+        return moves.map(([threshold, at, k]) => { const found = P.working(told.classes[k], threshold, at);
+            return [P.workingWords(told.names[told.classes[k].label], found, threshold, told.ious[at]), told.classes[k].scenes.map(scene => P.judged(scene, threshold, at)), P.curve(told.classes[k], at), P.envelope(P.curve(told.classes[k], at))] })"""
+    numbers = lambda text: [float(x) for x in re.findall(r"\d+(?:\.\d+)?", text)]
+    judged = 0
+    for (threshold, at, k), (words, scenes, curve, high) in zip(moves, node(program, {"told": told, "moves": moves})):
+        iou, label = told["ious"][at], told["classes"][k]["label"]
+        python = still.still(threshold=threshold, iou=iou, label=label).sentence
+        assert re.sub(r"[\d.]+", "#", words) == re.sub(r"[\d.]+", "#", python) and numbers(words) == pytest.approx(numbers(python), abs=0.0101), (words, python)
+        assert [n for n in numbers(words) if n > 1] == [n for n in numbers(python) if n > 1]
+        assert (np.diff([p for _, p in high]) <= 0).all() and (np.array(high) >= np.array(curve)).all()
+        for shown, mine in zip(told["classes"][k]["scenes"], scenes):
+            i = next(i for i in range(30) if told["images"][shown["image"]]["image"] == picture_address(images[i], 240))
+            kinds, missed = detection_kinds(detections[i], {key: value for key, value in targets[i].items() if key != "difficult"}, threshold, iou)
+            right = [kinds[d] == "correct" for d in detections[i]["scores"].argsort(descending=True, stable=True).tolist()
+                     if detections[i]["labels"][d] == label and kinds[d] not in ("dropped", "ignored")]
+            assert [good for _, good in mine["kept"]] == right
+            assert len(mine["missed"]) == (torch.as_tensor(missed) & (targets[i]["labels"] == label)).sum()
+            judged += 1
+    assert judged == 6 * len(moves)
+
+
+def test_position_codes_are_nanodetrs(node):
+    told, python = explore_positions(live="numbers"), explore_positions(live=False)
+    moves = [(size, temperature, normalize) for size in told.data["sizes"] for temperature in told.data["temperatures"] for normalize in (True, False)]
+    program = """const P = positions, {data, moves} = argument;
+        return moves.map(([size, temperature, normalize]) => { const codes = P.mapCodes(data.sizes[size], data.dim, temperature, normalize), alike = P.alikeTo(codes, 2, 5);
+            return [codes, alike, P.neighbourWords(codes, alike, 2, 5)] })"""
+    numbers = lambda text: [float(x) for x in re.findall(r"-?\d+(?:\.\d+)?", text)]
+    for (size, temperature, normalize), (codes, alike, words) in zip(moves, node(program, {"data": told.data, "moves": moves})):
+        wanted = sinusoidal_pos_encode_2d(torch.zeros(1, *told.data["sizes"][size], dtype=torch.bool), told.data["dim"], float(temperature), normalize)[0]
+        assert np.allclose(codes, wanted, atol=1e-4), (size, temperature, normalize)
+        still = python.still(size=size, temperature=temperature, normalize=normalize, row=2, column=5)
+        assert np.allclose(alike, python.view.alike, atol=1e-4)
+        assert numbers(words.replace("\u2212", "-")) == pytest.approx(numbers(still.sentence), abs=0.0101), (words, still.sentence)
+    assert told.state == python.values
 
 
 @pytest.mark.parametrize("letters, error", [(1, 1 / 63), (2, 1 / 4095)])

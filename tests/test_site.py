@@ -205,7 +205,7 @@ def test_dark_mode_is_a_click_away(visit):
     assert pictures(root) != dark, "the explorer does not follow the theme"
 
 
-PLACES = [("06_encoder", "encoder_attention"), ("07_decoder", "decoder_attention"), ("09_matching", "matching"), ("11_training", "replay")]
+PLACES = [("01_boxes", "boxes"), ("04_positional_encoding", "positions"), ("06_encoder", "encoder_attention"), ("07_decoder", "decoder_attention"), ("09_matching", "matching"), ("11_training", "replay"), ("12_evaluation", "precision_recall")]
 
 
 @pytest.mark.parametrize("name, kind", PLACES, ids=[kind for _, kind in PLACES])
@@ -215,7 +215,7 @@ def test_explorers_work_on_a_phone_by_touch_and_by_keys(visit, name, kind):
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     keep(root, f"{kind}_phone")
     tall = root.bounding_box()["height"]
-    for name in ("scene", {"matching": "table", "replay": "curves", "decoder_attention": "bars"}.get(kind, "maps")):
+    for name in ("scene", {"boxes": "slide", "positions": "curve", "precision_recall": "curve", "matching": "table", "replay": "curves", "decoder_attention": "bars"}.get(kind, "maps")):
         canvas = root.locator(f"canvas[data-name={name}]")
         canvas.scroll_into_view_if_needed()
         box, before = canvas.bounding_box(), pictures(root)
@@ -235,6 +235,95 @@ def test_explorers_work_on_a_phone_by_touch_and_by_keys(visit, name, kind):
         assert canvas.evaluate("canvas => getComputedStyle(canvas).outlineStyle") != "none" and len(canvas.get_attribute("aria-label")) > 20
     assert abs(root.bounding_box()["height"] - tall) < 80, "the page jumps"
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_boxes_are_dragged_by_mouse_and_finger(visit):
+    page = visit("01_boxes/")
+    root = explorer(page, "boxes")
+    keep(root, "boxes")
+    hull, read = root.locator("canvas[data-name=hull]"), lambda: {key: float(state(root, key.replace("_", "-"))) for key in start}
+    start = dict(predicted_cx=0.24, predicted_cy=0.32, predicted_w=0.24, predicted_h=0.3, target_cx=0.68, target_cy=0.54, target_w=0.36, target_h=0.44)
+    assert read() == start and float(state(root, "giou")) < 0
+    hull.scroll_into_view_if_needed()
+    at = lambda x, y: (box["x"] + (x + 0.06) / 1.12 * box["width"], box["y"] + (y + 0.06) / 1.12 * box["height"])  # of the unit square
+    box = hull.bounding_box()
+
+    def drag(*points):
+        page.mouse.move(*at(*points[0]))
+        page.mouse.down()
+        for point in points[1:]: page.mouse.move(*at(*point), steps=4)
+        page.mouse.up()
+        settle(page)
+    drag((0.3, 0.4), (0.7, 0.62))
+    assert read() == start | {"predicted_cx": pytest.approx(0.64, abs=0.011), "predicted_cy": pytest.approx(0.54, abs=0.011)}
+    assert float(state(root, "iou")) > 0.4
+    drag((0.76, 0.69), (0.86, 0.79))  # the corner of the box that was moved
+    grown = read()
+    assert grown["predicted_w"] == pytest.approx(0.34, abs=0.03) and grown["predicted_cx"] - grown["predicted_w"] / 2 == pytest.approx(0.52, abs=0.011)
+    page.keyboard.press("ArrowUp")
+    settle(page)
+    assert read()["predicted_cy"] == pytest.approx(grown["predicted_cy"] - 0.01)
+
+    page = visit("01_boxes/", width=390, has_touch=True)
+    root = explorer(page, "boxes")
+    hull = root.locator("canvas[data-name=hull]")
+    hull.scroll_into_view_if_needed()
+    box, finger, before = hull.bounding_box(), page.context.new_cdp_session(page), page.evaluate("scrollY")
+    touch = lambda kind, *points: finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": x, "y": y} for x, y in points]})
+    for x, y, moved in ((0.7, 0.6, True), (0.1, 0.95, False)):  # on the target, and on empty ground
+        touch("touchStart", at(x, y))
+        for k in range(1, 11): touch("touchMove", at(x, y - 0.03 * k))
+        touch("touchEnd")
+        page.wait_for_timeout(200)
+        assert (page.evaluate("scrollY") == before) == moved, "a box is dragged, the page scrolled"
+        assert read()["target_cy"] == pytest.approx(0.54 - 0.3, abs=0.02)
+
+
+def test_a_cell_beyond_a_smaller_map_is_its_last(visit):
+    page = visit("04_positional_encoding/")
+    root = explorer(page, "positions")
+    keep(root, "positions")
+    assert state(root, "size", "row", "column") == ["8 x 8", "2", "5"]
+    choose = lambda k: root.locator("input[data-key=size]").nth(k).check(force=True)
+    choose(3)
+    press(page, root.locator("canvas[data-name=scene]"), 33.5 / 34, 0.6)
+    assert state(root, "size", "column") == ["25 x 34", "33"] and int(state(root, "row")) > 15
+    assert root.locator("input[data-key=column]").evaluate("input => [input.max, input.value].join()") == "33,33"
+    choose(0)
+    settle(page)
+    assert state(root, "row", "column") == ["7", "7"] and root.locator("input[data-key=row]").evaluate("input => [input.max, input.value].join()") == "7,7"
+    assert "Cosine with cell (7, 7)" in root.text_content()
+    root.locator("canvas[data-name=curve]").hover()
+    settle(page)
+    assert "cells away" in root.locator("[data-name=hint]").text_content()
+
+
+def test_a_threshold_moves_along_the_curve_and_leaves_its_area(visit, site):
+    page, told = visit("12_evaluation/"), data(site, "precision_recall")["classes"][0]
+    root = explorer(page, "precision_recall")
+    keep(root, "precision_recall")
+    sentence, hint = (root.locator(f"[data-name={name}]") for name in ("sentence", "hint"))
+    assert "precision 33/68" in sentence.text_content() and state(root, "kept", "right") == ["68", "33"]
+    ap = state(root, "ap")
+    scene = root.locator("canvas[data-name=scene]")
+    scene.scroll_into_view_if_needed()
+    box, first = scene.bounding_box(), data(site, "precision_recall")["classes"][0]["scenes"][0]
+    x0, y0, x1, y1 = first["boxes"][0]  # the surest of the first image, which is a third of the width
+    page.mouse.move(box["x"] + (x0 + x1) / 2 * box["width"] / 3, box["y"] + (y0 + y1) / 2 * box["height"] / 2)
+    settle(page)
+    assert hint.text_content().startswith("Score 0.") and ("right: IoU" in hint.text_content() or "wrong: " in hint.text_content())
+    press(page, root.locator("canvas[data-name=curve]"), 0.2, 0.3)  # nearer to the start
+    higher, kept = float(state(root, "threshold")), int(state(root, "kept"))
+    assert higher > 0.5 and kept == sum(score >= higher for score in told["scores"][0]) < 68 and state(root, "ap") == ap
+    page.keyboard.press("ArrowDown")  # the IoU that a hit needs
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("ArrowUp")
+    settle(page)
+    assert state(root, "iou") == "0.6" and float(state(root, "ap")) == told["ap"][2] <= float(ap)
+    root.locator("input[data-key=label]").nth(3).check(force=True)
+    page.mouse.move(2, 2)
+    settle(page)
+    assert "detections of cross" in sentence.text_content()
 
 
 def test_every_control_is_reached_by_tab(visit):

@@ -12,7 +12,7 @@ from matplotlib.patches import FancyArrowPatch
 from matplotlib.patheffects import withStroke
 
 from ..boxes import cxcywh_to_xyxy, paired_giou, paired_iou
-from .core import Explorer, Sheet, slider
+from .core import Explorer, Sheet, make_explorer, slider
 from ..plots.style import LINE, LIT, MUTED, PALETTE, PAPER
 
 # %% ../../nbs/explorers/boxes.ipynb #27ae03c5
@@ -130,8 +130,12 @@ def _pull_words(slope) -> str:
     return ", ".join(parts)
 
 # %% ../../nbs/explorers/boxes.ipynb #077dc542
-def explore_boxes(pred=(0.24, 0.32, 0.24, 0.3), target=(0.68, 0.54, 0.36, 0.44)) -> Explorer:
-    "Move a predicted box and a target, both cxcywh in 0..1, and see IoU, GIoU and which way the gradient of each pulls."
+def explore_boxes(pred=(0.24, 0.32, 0.24, 0.3), target=(0.68, 0.54, 0.36, 0.44), live=None) -> Explorer:
+    """Move a predicted box and a target, both cxcywh in 0..1, and see IoU, GIoU and which way the gradient of each pulls.
+
+    live: True or False asks for the form that the browser draws, or for the one that Python draws. None takes the first
+    where anywidget is installed.
+    """
     view, names, lowest = OverlapPicture(), ("cx", "cy", "w", "h"), (0.0, 0.0, 0.02, 0.02)
     made = lambda whose, box: {f"{whose}_{name}": slider(f"{whose} {name}", low, 1.0, float(value), 0.01, "212px")
                                for name, low, value in zip(names, lowest, box)}
@@ -146,6 +150,4 @@ def explore_boxes(pred=(0.24, 0.32, 0.24, 0.3), target=(0.68, 0.54, 0.36, 0.44))
                  for name, value in view.values.items()]
         return figure, " ".join([state, *words])
 
-    explorer = Explorer(draw, {**made("predicted", pred), **made("target", target)})
-    explorer.view = view
-    return explorer
+    return make_explorer(draw, made("predicted", pred) | made("target", target), "boxes", dict, view, live=live)

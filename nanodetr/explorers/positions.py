@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from .core import Explorer, Sheet, choice, slider, switch
+from .core import Explorer, Sheet, choice, make_explorer, slider, switch
 from ..plots.pictures import to_numpy
 from ..plots.style import COST, INK, LIT, MUTED, PALETTE, SIGNED
 from ..position import sinusoidal_pos_encode_2d
@@ -84,12 +84,17 @@ def _neighbour_words(pos, alike, cell) -> str:
             f"{idle} of {pos.shape[-1]} channels hardly vary over the map.")
 
 # %% ../../nbs/explorers/positions.ipynb #e17ca6f5
-def explore_positions(dim: int = 64) -> Explorer:
-    "Pick a cell of a feature map, and see how similar the codes (dim channels) of all other cells are, and one channel as a map."
-    view = NeighboursPicture()
-    controls = {"size": choice("map", list(MAP_SIZES), width="130px"), "row": slider("row", 0, 7, 2, width="210px"),
-                "column": slider("column", 0, 7, 5, width="210px"), "normalize": switch("normalised", True, "110px"),
-                "temperature": choice("temperature", [2, 20, 100, 10000], 20, "190px"),
+def explore_positions(dim: int = 64, live=None) -> Explorer:
+    """Pick a cell of a feature map, and see how similar the codes (dim channels) of all other cells are, and one channel as a map.
+
+    live: True or False asks for the form that the browser draws, or for the one that Python draws. None takes the first
+    where anywidget is installed.
+    """
+    view, temperatures = NeighboursPicture(), [2, 20, 100, 10000]
+    rows, columns = map(max, zip(*MAP_SIZES.values()))
+    controls = {"size": choice("map", list(MAP_SIZES), width="130px"), "row": slider("row", 0, rows - 1, 2, width="210px"),
+                "column": slider("column", 0, columns - 1, 5, width="210px"), "normalize": switch("normalised", True, "110px"),
+                "temperature": choice("temperature", temperatures, 20, "190px"),
                 "channel": slider("channel", 0, dim - 1, dim // 2, width="240px")}
 
     @lru_cache
@@ -97,18 +102,21 @@ def explore_positions(dim: int = 64) -> Explorer:
         no_padding = torch.zeros(1, *MAP_SIZES[size], dtype=torch.bool)
         return sinusoidal_pos_encode_2d(no_padding, dim, float(temperature), normalize)[0]
 
-    def fit_sliders(change=None):  # registered before the explorer's own observer, so that it comes first
+    def fit_sliders(change=None):
         h, w = MAP_SIZES[controls["size"].value]
-        held, explorer.paused = explorer.paused, True  # a smaller map: not before both sliders fit it
+        held, explorer.paused = explorer.paused, True  # the picture is of the cell on which the sliders then stand
         controls["row"].max, controls["column"].max = h - 1, w - 1
         explorer.paused = held
 
     def draw(size, row, column, normalize, temperature, channel):
         pos = codes(size, temperature, normalize)
+        row, column = min(row, pos.shape[0] - 1), min(column, pos.shape[1] - 1)
         figure = view.show(pos, (row, column), channel)
         return figure, _neighbour_words(pos, view.alike, (row, column))
 
-    controls["size"].observe(fit_sliders, "value")
-    explorer = Explorer(draw, controls)
-    explorer.view = view
+    data = {"dim": dim, "sizes": {name: list(size) for name, size in MAP_SIZES.items()}, "temperatures": temperatures}
+    explorer = make_explorer(draw, controls, "positions", lambda: data, view, live=live)
+    if isinstance(explorer, Explorer):
+        fit_sliders()
+        controls["size"].observe(fit_sliders, "value")
     return explorer
