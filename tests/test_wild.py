@@ -190,7 +190,8 @@ def test_a_run_that_never_saved_gives_its_folder_back(tmp_path):
     from nanodetr.errors import UsageError
     from nanodetr.runs.folder import claim_folder
 
-    for name in ("run.json", "train.txt", "val.txt"): (tmp_path / name).write_text("{}")
+    for name in ("train.txt", "val.txt"): (tmp_path / name).write_text("a\n")
+    (tmp_path / "run.json").write_text('{"plan": {}, "lists": {"train.txt": "", "val.txt": ""}}')
     assert claim_folder(tmp_path) == tmp_path
     (tmp_path / "run.json").unlink()  # then the lists are somebody's own
     with pytest.raises(UsageError, match="holds other things"): claim_folder(tmp_path)

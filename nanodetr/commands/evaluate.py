@@ -189,7 +189,7 @@ def odd_results(detections: list, targets: list) -> str:
     if not extent(detections) or not extent(targets): return ""
     if extent(detections) <= 2 < extent(targets): return "its boxes look like fractions of the picture: pixels are wanted, x, y, width, height"
     if corners > 2 * plain: return f"its boxes look like x0, y0, x1, y1 ({corners} meet a true one if they are read so, and {plain} if not): x, y, width, height are wanted"
-    if plain < 10 * (right := count_hits(detections, targets, of_class=True)) or not plain and sum(len(row["boxes"]) for row in detections) < 20: return ""
+    if plain < 10 * (right := count_hits(detections, targets, of_class=True)) or not plain and sum(len(row["boxes"]) for row in detections) < 4: return ""
     return f"{plain} of its boxes meet a true one, and {right} one of their category: check that its image ids and category ids are those of the annotations"
 
 # %% ../../nbs/commands/evaluate.ipynb #dc0625c9
