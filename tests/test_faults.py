@@ -442,6 +442,38 @@ def test_a_picture_that_breaks(workers, tmp_path):
     assert same(load_file(plain / "model.safetensors"), load_file(out / "model.safetensors"))
 
 
+@pytest.mark.parametrize("fault", ["picture", "loss", "caller"])
+def test_a_failed_epoch_holds_no_process(fault, tmp_path):
+    "A program whose training failed ends, also with loader processes, which no signal stops, and even where it keeps the error."
+    script = tmp_path / "script.py"
+    script.write_text(f"""
+import sys
+from pathlib import Path
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import test_faults as faults
+from nanodetr.runs.run import ProgressLog, RunTrainer
+from nanodetr.training import TrainingError
+
+def refuse(*_, **more): raise RuntimeError("no step is logged")
+
+def not_finite(*_): raise TrainingError("step 1: the loss is nan")
+
+def main(fault, place):
+    broken = place / "broken"
+    if fault == "picture": broken.touch()
+    if fault == "caller": ProgressLog.add = refuse
+    if fault == "loss": RunTrainer.gradients = not_finite
+    try: faults.train_quietly(place / "run", data=faults.Breaks(broken, n=24), config=faults.TrainConfig(**faults.QUICK, workers=1))
+    except Exception as error:
+        sys.kept = error
+        print(type(error).__name__)
+
+if __name__ == "__main__": main(sys.argv[1], Path(sys.argv[2]))
+""")
+    done = subprocess.run([sys.executable, script, fault, tmp_path], capture_output=True, text=True, timeout=60)
+    assert done.stdout == dict(picture="DataError", loss="TrainingError", caller="RuntimeError")[fault] + "\n", done.stderr
+
+
 @pytest.mark.skipif(FORK is None, reason="loader processes are forked here")
 def test_a_killed_worker(tmp_path):
     broken = tmp_path / "broken"

@@ -14,8 +14,10 @@ import io
 import math
 import shutil
 import signal
+import sys
 import threading
 import time
+import traceback
 import warnings
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
@@ -353,7 +355,12 @@ def watched_epoch(trainer: RunTrainer, data, batches: list, accumulate: int):
         raise in_one_line(error) from None
     except NanodetrError as error: raise in_one_line(error) from None
     finally:
-        with careless(): steps.close()
+        with careless():
+            steps.close()
+            error = sys.exc_info()[1]
+            while error:  # what it holds keeps the loader processes, and these would keep this one from its end
+                traceback.clear_frames(error.__traceback__)
+                error = error.__context__
 
 
 @contextmanager
