@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .errors import NanodetrError
+from .dropout import fused_attention
 
 # %% ../nbs/05_attention.ipynb #d8cfbafe
 def attend(
@@ -152,7 +153,7 @@ class MultiHeadAttention(nn.Module):
             answers, weights = attend(q, k, v, padding, dropout)
         else:
             take_part = None if padding is None else ~padding  # None stays None: the fastest kernels take no mask
-            answers, weights = F.scaled_dot_product_attention(q, k, v, attn_mask=take_part, dropout_p=dropout), None
+            answers, weights = fused_attention(q, k, v, take_part, dropout), None
         return self.out_proj(answers.transpose(1, 2).flatten(2)), weights  # (B, H, Lq, d/H) -> (B, Lq, d)
 
 # %% ../nbs/05_attention.ipynb #657507ca

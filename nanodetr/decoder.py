@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .attention import MultiHeadAttention
+from .dropout import Dropout
 from .encoder import FeedForward
 
 # %% ../nbs/07_decoder.ipynb #2ac56db6
@@ -31,7 +32,7 @@ class DecoderBlock(nn.Module):
         self.self_attn, self.cross_attn = attention(dim, heads, dropout), attention(dim, heads, dropout)
         self.ffn = FeedForward(dim, ffn_dim, dropout)
         self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(dim) for _ in range(3))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.norm_first = norm_first
 
     def forward(self, target: Tensor, memory: Tensor, query_pos: Tensor, memory_pos: Tensor,

@@ -9,6 +9,7 @@ __all__ = ['FeedForward', 'EncoderBlock', 'Encoder']
 from torch import Tensor, nn
 
 from .attention import MultiHeadAttention
+from .dropout import Dropout
 
 # %% ../nbs/06_encoder.ipynb #5bea91d5
 class FeedForward(nn.Sequential):
@@ -18,7 +19,7 @@ class FeedForward(nn.Sequential):
     """
 
     def __init__(self, dim: int, hidden: int, dropout: float = 0.0):
-        super().__init__(nn.Linear(dim, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, dim))
+        super().__init__(nn.Linear(dim, hidden), nn.ReLU(), Dropout(dropout), nn.Linear(hidden, dim))
         for layer in (self[0], self[3]):
             nn.init.xavier_uniform_(layer.weight)
 
@@ -40,7 +41,7 @@ class EncoderBlock(nn.Module):
         self.self_attn = attention(dim, heads, dropout)
         self.ffn = FeedForward(dim, ffn_dim, dropout)
         self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.norm_first = norm_first
 
     def forward(self, x: Tensor, pos: Tensor, key_padding_mask: Tensor | None = None,
