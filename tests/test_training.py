@@ -8,9 +8,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import Subset
 
 from nanodetr.data import ShapesDataset, collate
+from nanodetr.dropout import MANY
+from nanodetr.encoder import EncoderBlock
 from nanodetr.model import DETR, DETRConfig
 from nanodetr.runs.grouping import grouped_batches, image_sizes, padded_share
 from nanodetr.runs.run import fit, live_plots
@@ -235,3 +238,23 @@ def test_the_watcher_draws_anew_outside_of_a_notebook_too(capsys):
     draw(model, [row])
     draw(model, [row, {**row, "step": 2}])
     assert capsys.readouterr().out.count("Image object") == 4  # losses and detections, twice
+
+
+def test_dropout_of_large_tensors_in_every_way_to_train():
+    "The library's own dice (tensors of MANY numbers and more): seeded, recomputed by a checkpoint, under torch.func and 16 bits."
+    block, pos = EncoderBlock(64, 8, 256, dropout=0.1).train(), torch.randn(1, 300, 64)
+    x = torch.randn(2, 300, 64, requires_grad=True)
+    assert 2 * 8 * 300 * 300 >= MANY
+
+    def step(run):
+        torch.manual_seed(0)
+        y = run(x)
+        return y, torch.autograd.grad(y.sum(), x)[0]
+    plain, again = step(lambda x: block(x, pos)[0]), step(lambda x: checkpoint(lambda x: block(x, pos)[0], x, use_reentrant=False))
+    assert all(map(torch.equal, plain, again)) and not torch.equal(plain[0], block(x, pos)[0])
+    torch.manual_seed(0)
+    assert torch.allclose(torch.func.grad(lambda x: block(x, pos)[0].sum())(x.detach()), plain[1], atol=1e-5)
+    with torch.autocast("cpu", torch.bfloat16): rough = step(lambda x: block(x, pos)[0].float())
+    assert all(value.isfinite().all() for value in rough)
+    block.eval()
+    assert torch.equal(block(x, pos)[0], block(x, pos)[0])
