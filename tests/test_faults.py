@@ -30,6 +30,7 @@ from nanodetr.errors import CheckpointError, ConfigError, DataError, NanodetrErr
 from nanodetr.model import DETR, DETRConfig
 from nanodetr.runs import folder as folder_module
 from nanodetr.runs.folder import locked
+from nanodetr.runs.plan import changed_data, data_fingerprint
 from nanodetr.runs.run import fit
 from nanodetr.training import TrainConfig, TrainingError
 
@@ -193,6 +194,25 @@ def test_other_data_are_noticed(change, hint, voc, capsys):
     before = content(out)
     assert main(["train", "--resume", "--quiet", "--out", str(out)]) == 2
     assert hint in capsys.readouterr().err and content(out) == before
+
+
+def test_another_picture_of_the_same_size_is_noticed(tmp_path):
+    "Files of unpacked pictures have one size for each shape; one with other colours is another picture, a copy of it is not."
+    class Bitmap:
+        classes = ["cat"]
+        def __len__(self): return 1
+        def get_target(self, i): return {"labels": torch.tensor([0]), "boxes": torch.full((1, 4), 0.5)}
+        def path(self, i): return tmp_path / "a.bmp"
+
+    Image.new("RGB", (90, 60)).save(tmp_path / "a.bmp")
+    before, size = data_fingerprint(Bitmap()), (tmp_path / "a.bmp").stat().st_size
+    shutil.copy(tmp_path / "a.bmp", tmp_path / "b.bmp")
+    (tmp_path / "b.bmp").replace(tmp_path / "a.bmp")
+    assert changed_data(before, Bitmap()) == []
+    Image.new("RGB", (90, 60), "red").save(tmp_path / "a.bmp")
+    assert (tmp_path / "a.bmp").stat().st_size == size and changed_data(before, Bitmap()) == ["the pictures"]
+    del before["middles"]  # a run of an older version
+    assert changed_data(before, Bitmap()) == []
 
 
 def test_moved_data_are_the_same_data(voc):
@@ -368,6 +388,7 @@ import multiprocessing, sys, threading, torch
 torch.set_num_threads(1)
 from nanodetr.data import ShapesDataset
 from nanodetr.model import DETR, DETRConfig
+from nanodetr.runs.plan import changed_data, data_fingerprint
 from nanodetr.runs.run import fit
 from nanodetr.training import TrainConfig
 
@@ -451,6 +472,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 import test_faults as faults
+from nanodetr.runs.plan import changed_data, data_fingerprint
 from nanodetr.runs.run import ProgressLog, RunTrainer
 from nanodetr.training import TrainingError
 
