@@ -388,7 +388,6 @@ import multiprocessing, sys, threading, torch
 torch.set_num_threads(1)
 from nanodetr.data import ShapesDataset
 from nanodetr.model import DETR, DETRConfig
-from nanodetr.runs.plan import changed_data, data_fingerprint
 from nanodetr.runs.run import fit
 from nanodetr.training import TrainConfig
 
@@ -472,7 +471,6 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 import test_faults as faults
-from nanodetr.runs.plan import changed_data, data_fingerprint
 from nanodetr.runs.run import ProgressLog, RunTrainer
 from nanodetr.training import TrainingError
 
