@@ -21,7 +21,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from nanodetr.cli import main, parser
+from nanodetr.commands.outputs import write_new
 from nanodetr.data import ShapesDataset
+from nanodetr.errors import UsageError
 from nanodetr.model import DETR, DETRConfig
 
 MANY = 10_000 if os.environ.get("NANODETR_FUZZ") else 60
@@ -109,6 +111,25 @@ def test_a_failure_leaves_no_half_file(tmp_path, capsys):
     photo.write_bytes(photo.read_bytes()[:100])
     assert detect(capsys, photo, "--coco", tmp_path / "found.json")[0] == 2
     assert [path.name for path in tmp_path.iterdir()] == ["1.png"]
+
+
+def test_a_killed_command_leaves_the_name_free(tmp_path):
+    "kill -9 in the middle of the work: the same command can be typed again. A name that another command takes meanwhile stays that one's."
+    out, done = tmp_path / "found.json", tmp_path / "done"
+
+    def killed(place):
+        place.write_text("half")
+        os._exit(9)
+    if hasattr(os, "fork"):
+        if (child := os.fork()) == 0: write_new(out, killed)
+        os.waitpid(child, 0)
+    assert not out.exists() and write_new(out, lambda place: place.write_text("whole")).read_text() == "whole"
+
+    def overtaken(place):
+        place.write_text("mine")
+        done.write_text("theirs")
+    with pytest.raises(UsageError, match="done was made by another command.*what this one has written is in (.*)$") as error: write_new(done, overtaken)
+    assert done.read_text() == "theirs" and Path(str(error.value).rsplit(" is in ", 1)[1]).read_text() == "mine"
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="a small disk can only be mounted by root")

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['FEW_IMAGES', 'PLOT_ENDINGS', 'load_model', 'match_names', 'OnlyClasses', 'SharedClasses', 'some_of', 'open_split',
-           'drawn_only', 'trained_on', 'note_changed_data', 'evaluate_command', 'count_hits', 'odd_results',
-           'print_warnings', 'print_scores', 'summary', 'report', 'check_plots', 'draw_report']
+           'drawn_only', 'trained_on', 'note_changed_data', 'undivided', 'evaluate_command', 'count_hits',
+           'odd_results', 'print_warnings', 'print_scores', 'summary', 'report', 'check_plots', 'draw_report']
 
 # %% ../../nbs/commands/evaluate.ipynb #c0d7b005
 import json
+import os
 from pathlib import Path
 
 import torch
@@ -17,11 +18,11 @@ from torch import nn
 from ..boxes import pairwise_iou
 from ..checkpoints.files import run_weights
 from .outputs import print_note, refuse_existing, write_new
-from .photos import read_division, run_data
+from .photos import other_pictures, read_division, run_data, run_file
 from .train import read_json
 from ..datasets.folders import SHAPES
 from ..datasets.text import clean_name
-from ..errors import UsageError
+from ..errors import DataError, UsageError
 from ..model import DETR, DETROutput
 from ..training import choose_device
 
@@ -121,13 +122,13 @@ def drawn_only(model: DETR) -> str:
 
 def trained_on(path, model: DETR) -> str:
     "What the model's run was trained on, or the shapes, if it knows them; UsageError when nothing tells."
-    run = Path(path) / "run.json" if Path(path).is_dir() else Path(path).with_name("run.json")
+    run = run_file(path)
     if run.exists():
         saved = read_json(run)
         spec = run_data(saved, run.parent) or "shapes"
-        if spec == saved.get("data_at") and saved["data"] != spec and Path(saved["data"]).exists() and Path(saved["data"]).resolve() != Path(spec):
-            print_note(f"note: evaluated on {spec}, which the run was trained on, and not on {saved['data']} here; --data says another")
-        if spec in SHAPES or Path(spec).exists(): return spec
+        if spec == saved.get("data_at") and (said := saved.get("data")) and said != spec and os.path.exists(said) and Path(said).resolve() != Path(spec):
+            print_note(f"note: evaluated on {spec}, which the run was trained on, and not on {said} here; --data says another")
+        if spec in SHAPES or os.path.exists(spec): return spec
         raise UsageError(f"{run}: this was trained on {read_json(run).get('data_at', spec)}, and {spec} is not there: give --data FOLDER")
     if drawn_only(model): return drawn_only(model)
     raise UsageError(f"{path} does not say what it was trained on: give --data FOLDER")
@@ -137,11 +138,18 @@ def note_changed_data(path, split: str, spec: str, data) -> None:
     "Say when a run's data are not as its run.json remembers them."
     from nanodetr.runs.plan import changed_data
 
-    run = Path(path) / "run.json" if Path(path).is_dir() else Path(path).with_name("run.json")
-    saved = read_json(run) if spec not in SHAPES else {}
+    saved = read_json(run_file(path)) if spec not in SHAPES else {}
     known = saved["plan"].get("data") if isinstance(saved.get("plan"), dict) and not saved.get("overfit") else None
     if isinstance(known, dict) and isinstance(known.get(split), dict) and (said := changed_data(known[split], data)):
         print_note(f"note: {spec} is not what this model was trained with: the {' and the '.join(said)} of split {split} are others now")
+
+
+def undivided(path, spec: str) -> str:
+    "Why the division of a model's run does not hold for the data `spec`, with the remedy; empty when the run has none."
+    folder, saved = run_file(path).parent, read_json(run_file(path))
+    if not saved.get("val_share"): return ""
+    return (f"it cannot be divided as the run {folder} did (--val-share {saved['val_share']:g}): {other_pictures(folder, spec)}: give the data of the run as they were, "
+            "or a split that is there (which may hold pictures that the model has learned)")
 
 
 def evaluate_command(args) -> int:
@@ -161,7 +169,10 @@ def evaluate_command(args) -> int:
     model = load_model(args.model, args.device, args.last)
     spec = args.data or trained_on(args.model, model)
     divided = read_division(args.model, args.split, spec)
-    data, model = open_split(spec, args.split, model, **divided)
+    try: data, model = open_split(spec, args.split, model, **divided)
+    except DataError as error:
+        if "--val-share" in str(error) and (why := undivided(args.model, spec)): raise DataError(f"{spec}: has no split {args.split} of its own, and {why}") from None
+        raise
     if not args.data or divided: note_changed_data(args.model, args.split, spec, data)
     detections, targets = predict(model, data, 50 if spec in SHAPES else 4, progress=not (args.json or args.quiet))
     return print_scores(detections, targets, data.classes, args)

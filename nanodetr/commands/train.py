@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STARTS', 'CACHED', 'FLAGS', 'FREE_FLAGS', 'InTurn', 'prepare_data', 'SmallCopies', 'FirstImages', 'enough_queries',
            'check_shapes_size', 'model_config', 'kept_config', 'same_architecture', 'default_preset', 'take_start',
-           'check_tuning', 'default_cache', 'tuning_settings', 'run_folder', 'default_epochs', 'settings',
+           'check_tuning', 'default_cache', 'tuning_settings', 'is_run_on', 'run_folder', 'default_epochs', 'settings',
            'train_config', 'default_every', 'build_model', 'take_head', 'cache_both', 'save_picture', 'save_json',
            'snapshot_epochs', 'save_snapshot', 'check_arguments', 'prepare_model', 'describe', 'train', 'train_with',
            'warn_of_seen', 'go_on_after_restart', 'check_classes', 'train_in', 'recall', 'stored_plan',
@@ -14,6 +14,7 @@ __all__ = ['STARTS', 'CACHED', 'FLAGS', 'FREE_FLAGS', 'InTurn', 'prepare_data', 
 # %% ../../nbs/commands/train.ipynb #c0d7a005
 import hashlib
 import json
+import os
 import sys
 import time
 from contextlib import nullcontext
@@ -27,8 +28,8 @@ from torch import nn
 
 from ..errors import CheckpointError, ConfigError, UsageError
 from ..checkpoints.config import MODEL_PRESETS, DETRConfig
-from .photos import division_lists, division_of, open_both, read_names, reading, run_data, write_division
-from ..checkpoints.files import MANIFEST, check_manifest, read_json_object, run_weights, shipped_models, write_atomically
+from .photos import division_lists, division_of, open_both, read_names, reading, run_data, run_file, write_division
+from ..checkpoints.files import MANIFEST, check_manifest, other_files, read_json_object, run_weights, shipped_models, write_atomically
 from ..datasets.folders import SHAPES, drawn_kind
 from ..model import DETR
 
@@ -210,12 +211,19 @@ def tuning_settings(args) -> dict:
     return chosen
 
 # %% ../../nbs/commands/train.ipynb #2d40dcc6
+def is_run_on(run: Path, data: str) -> bool:
+    "Whether the run in a folder is on these data, and not on another folder of that name."
+    try: theirs = run_data(read_json_object(run / "run.json"), run)
+    except CheckpointError: return False
+    return data in SHAPES or theirs is not None and Path(theirs).resolve() == Path(data).resolve()
+
+
 def run_folder(out, data: str, preset: str, resume: bool) -> Path:
-    "The folder of a run: `--out`, or runs/NAME. A new run gets a new one, and a resumed one goes on in the last, of any preset if none is named."
+    "The folder of a run: `--out`, or runs/NAME. A new run gets a new one, and a resumed one goes on in the last one on these data, of any preset if none is named."
     from nanodetr.runs.folder import claim_folder, claim_name, last_run
 
     known = Path(data).resolve().name or "data" if data not in SHAPES else data
-    if resume: return Path(out) if out else last_run(Path("runs"), *(f"{known}-{name}" for name in ([preset] if preset else MODEL_PRESETS)))
+    if resume: return Path(out) if out else last_run(Path("runs"), *(f"{known}-{name}" for name in ([preset] if preset else MODEL_PRESETS)), fits=lambda run: is_run_on(run, data))
     name = f"{known}-{preset}"
     return claim_folder(Path(out)) if out else claim_name(Path("runs"), name)
 
@@ -445,7 +453,7 @@ def train_with(args, group) -> int:
         model_config(args.preset, args.data, ["?"], 1, **chosen) if source is None else kept_config(source.config, args.data, **chosen)
     train_data, val_data = prepare_data(args.data, args.preset, early, args.turns, 0 if args.overfit else args.mosaic or 0, **reading(args, folder))
     divided = train_data, val_data
-    if args.weights and not args.resume: warn_of_seen(Path(args.weights), val_data)
+    if args.weights and not args.resume: warn_of_seen(args.weights, args.data, *divided)
     if args.overfit:
         train_data.transforms = val_data.transforms  # the very same pictures every time
         train_data = val_data = FirstImages(train_data, args.overfit)
@@ -476,15 +484,22 @@ def train_with(args, group) -> int:
         return train_in(args, folder, goes_on, model, config, train_data, val_data, scenes, kept, group)
 
 
-def warn_of_seen(weights: Path, val_data) -> None:
-    "Say when pictures to validate on are among those that a divided run, whose weights are taken, was trained on."
-    folder = weights if weights.is_dir() else weights.parent
-    if not (folder / "train.txt").is_file() or not (folder / "run.json").is_file(): return
-    saved, names = read_json(folder / "run.json"), division_of(val_data)
-    seen = set(read_names(folder / "train.txt")) & set(names or ())
+def warn_of_seen(weights: str, spec: str, train_data, val_data) -> None:
+    "Say when pictures of `spec` to validate on are among those that a divided run, whose weights are taken, was trained on."
+    folder = run_file(weights).parent
+    if not run_file(weights).is_file() or not (folder / "train.txt").is_file(): return
+    try:
+        saved = read_json(run_file(weights))
+        learned, old, names = read_names(folder / "train.txt"), Path(run_data(saved, folder) or ""), division_of(val_data) or []
+        known = {*learned, *(read_names(folder / "val.txt") if (folder / "val.txt").is_file() else ())}
+    except CheckpointError as error: return print(f"warning {error}", file=sys.stderr, flush=True)
+    sizes = lambda name: {os.path.getsize(root / name) for root in (old, Path(spec)) if os.path.isfile(root / name)}
+    seen = [name for name in names if name in set(learned) and len(sizes(name)) < 2]  # others are only called so
     if not seen: return
-    print(f"warning {len(seen)} of {len(names)} pictures to validate on are among those that {folder} was trained on, and AP will be too high: "
-          f"divide as it did, --val-share {saved.get('val_share')} --seed {saved.get('seed') or 0}", file=sys.stderr, flush=True)
+    grown = known != {*names, *(division_of(train_data) or ())}
+    print(f"warning {len(seen)} of {len(names)} pictures to validate on are among those that {folder} was trained on, and AP will be too high: " +
+          (f"the set is another one now; make a val split of its own, without those in {folder / 'train.txt'}" if grown else
+           f"divide as it did, --val-share {saved.get('val_share')} --seed {saved.get('seed') or 0}"), file=sys.stderr, flush=True)
 
 
 def go_on_after_restart(args, group) -> None:
@@ -561,12 +576,14 @@ def recall(args, folder: Path):
     for name, kind in FLAGS.items():
         if (value := saved.get(name)) is not None and not (type(value) is kind or kind is float and type(value) is int) or kind is list and not all(isinstance(x, str) for x in value or []):
             raise CheckpointError(f"{path}: {name} is {value!r:.60}, which no run writes: restore it, or take the weights into a new run: nanodetr train --weights {folder}")
+    if not (checkpoint := folder / "checkpoint.pt").exists() and any((folder / name).is_file() for name in ("previous.pt", "best.safetensors", "model.safetensors")):
+        raise CheckpointError(f"{checkpoint}: is missing: {other_files(checkpoint)}")
     plan = stored_plan(folder, saved)
     check_manifest(folder)
     refuse_changes(args, saved, plan, folder)
     for name, value in {**saved, "data": run_data(saved, folder)}.items():
         if name in FLAGS and getattr(args, name, None) is None: setattr(args, name, value)
-    if args.data and args.data not in SHAPES and not Path(args.data).exists():
+    if args.data and args.data not in SHAPES and not os.path.exists(args.data):
         raise UsageError(f"{path}: the data of this run were in {saved.get('data_at', args.data)}, and {args.data} is not there: say where they are now, --data FOLDER")
     return plan
 
