@@ -338,6 +338,15 @@ def test_zero_area_box_is_dropped_with_a_warning(voc, tmp_path, capsys):
     assert "dropped 1 box(es) without area in the picture, the first in p0.xml" in capsys.readouterr().err
 
 
+def test_a_dry_run_decodes_as_check_does(voc, tmp_path, capsys):
+    "Cut in its second half, a picture has a whole header: only decoding tells."
+    path = sorted((voc / "JPEGImages").iterdir())[-1]
+    for name in ("train", "val"): (voc / f"ImageSets/Main/{name}.txt").write_text("".join(f"{one.stem}\n" for one in sorted((voc / "JPEGImages").iterdir())))
+    path.write_bytes(path.read_bytes()[:-200])
+    assert main(["check", str(voc)]) == 1 and path.name in capsys.readouterr().out
+    assert path.name in failure(capsys, "train", "--data", voc, "--dry-run")
+
+
 def test_truncated_image(voc, tmp_path, capsys):
     for path in (voc / "JPEGImages").iterdir():
         path.write_bytes(path.read_bytes()[:500])

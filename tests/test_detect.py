@@ -465,6 +465,24 @@ def test_the_size_that_a_hugging_face_folder_says(size, wanted, note, tmp_path):
     assert (note in said[0] and str(tmp_path) in said[0]) if note else said == []
 
 
+@pytest.mark.parametrize("preset, backbone", [("nano", "conv"), ("photos", "resnet18"), ("paper", "resnet18")])
+def test_validation_in_training_sees_what_evaluate_sees(preset, backbone, tmp_path):
+    "The very pixels, so that the AP of the log is the one of `nanodetr evaluate`; --overfit too."
+    from nanodetr.commands.evaluate import open_split
+    from nanodetr.commands.train import prepare_data
+
+    root = photos_of(tmp_path, ["a", "b"])
+    for k, path in enumerate(sorted(root.rglob("*.jpg"))):  # larger than the copies that training keeps
+        Image.fromarray(np.random.default_rng(k).integers(0, 255, (200, 320, 3), dtype=np.uint8)).save(path)
+    for path in root.rglob("*.json"): path.write_text(path.read_text().replace('"width": 64, "height": 64', '"width": 320, "height": 200'))
+    model = DETR(DETRConfig(num_classes=2, classes=["a", "b"], backbone=backbone, dim=32, heads=2, ffn_dim=32, encoder_layers=1, decoder_layers=1, num_queries=5, image_size=48, max_size=80))
+    _, val = prepare_data(str(root), preset, model.config)
+    test, _ = open_split(str(root), "val", model)
+    for _ in range(2):  # as read, and as kept
+        for i in range(len(test)): assert val[i][0].equal(test[i][0]) and val[i][1]["boxes"].equal(test[i][1]["boxes"])
+    assert main(["train", "--data", str(root), "--preset", preset, "--overfit", "2", "--epochs", "1", "--dry-run", *(["--backbone-weights", "none"] if backbone != "conv" else [])]) == 0
+
+
 @pytest.mark.parametrize("preset", ["voc", "paper"])
 def test_a_model_for_stretched_pictures_is_trained_and_measured_on_them(preset, tmp_path, capsys):
     "Detected, trained, validated and evaluated alike; the boxes are fractions and stay what they are."

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FEW_IMAGES', 'PLOT_ENDINGS', 'load_model', 'match_names', 'OnlyClasses', 'SharedClasses', 'some_of', 'open_split',
-           'drawn_only', 'trained_on', 'note_changed_data', 'undivided', 'evaluate_command', 'count_hits',
+           'drawn_only', 'trained_on', 'note_changed_data', 'undivided', 'evaluate_command', 'count_hits', 'surest',
            'odd_results', 'print_warnings', 'print_scores', 'summary', 'report', 'check_plots', 'draw_report']
 
 # %% ../../nbs/commands/evaluate.ipynb #c0d7b005
@@ -191,16 +191,23 @@ def count_hits(detections: list, targets: list, as_corners: bool = False, of_cla
     return hits
 
 
+def surest(detections: list, targets: list) -> list:
+    "Of each picture as many detections as it has objects, those with the best scores: what a detector means, whatever else it lists."
+    first = [found["scores"].argsort(descending=True, stable=True)[:len(truth["boxes"])] for found, truth in zip(detections, targets)]
+    return [{name: found[name][rows] for name in ("boxes", "labels", "scores")} for found, rows in zip(detections, first)]
+
+
 def odd_results(detections: list, targets: list) -> str:
     "What the boxes (N,4) xyxy of a results file seem to mean in place of COCO's rule, as a sentence; empty when nothing is odd. Looks at 500 pictures at most."
     some = slice(None, None, -(-len(targets) // 500) or None)  # one in so many
-    detections, targets = detections[some], targets[some]
+    detections, targets = surest(detections[some], targets[some]), targets[some]
     extent = lambda rows: max((float(row["boxes"].max()) for row in rows if len(row["boxes"])), default=0.0)
     plain, corners = count_hits(detections, targets), count_hits(detections, targets, as_corners=True)
     if not extent(detections) or not extent(targets): return ""
     if extent(detections) <= 2 < extent(targets): return "its boxes look like fractions of the picture: pixels are wanted, x, y, width, height"
     if corners > 2 * plain: return f"its boxes look like x0, y0, x1, y1 ({corners} meet a true one if they are read so, and {plain} if not): x, y, width, height are wanted"
-    if plain < 10 * (right := count_hits(detections, targets, of_class=True)) or not plain and sum(len(row["boxes"]) for row in detections) < 4: return ""
+    counted, sure = sum(len(row["boxes"]) for row in detections), sum(int((row["scores"] >= 0.5).sum()) for row in detections)
+    if plain < 10 * (right := count_hits(detections, targets, of_class=True)) or 3 * plain < counted and sure < 4: return ""  # right, or a weak model
     return f"{plain} of its boxes meet a true one, and {right} one of their category: check that its image ids and category ids are those of the annotations"
 
 # %% ../../nbs/commands/evaluate.ipynb #dc0625c9

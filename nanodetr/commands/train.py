@@ -55,11 +55,11 @@ def prepare_data(spec: str, preset: str, config: DETRConfig, turns: bool = False
         return open_dataset(spec, "train", transforms=Dihedral()), open_dataset(spec, "val")
     size, (train, val) = (config.image_size, config.max_size), open_both(spec, **reading)
     paper = preset == "paper" and not config.stretch
-    train.transforms, val.transforms = (paper_augment(part) if paper else light_augment(*size, part, config.stretch) for part in (True, False))
+    train.transforms = paper_augment() if paper else light_augment(*size, stretch=config.stretch)
+    val.transforms = light_augment(*size, False, config.stretch)  # the pixels that `evaluate` sees
     if paper: return train, val
     if turns: train.transforms = InTurn(Dihedral(), train.transforms)
-    if config.backbone == "conv":
-        train, val = (SmallCopies(data, 3 * config.image_size // 2) for data in (train, val))
+    if config.backbone == "conv": train, val = SmallCopies(train, 3 * config.image_size // 2), SmallCopies(val)
     if mosaic:
         from nanodetr.datasets.augment import Mosaic
 
@@ -69,15 +69,22 @@ def prepare_data(spec: str, preset: str, config: DETRConfig, turns: bool = False
 
 # %% ../../nbs/commands/train.ipynb #4bc2394c
 class SmallCopies:
-    "A photo data set with each image shrunk to a short side of `short` pixels at first use and kept as bytes; `transforms` come after."
+    """A photo data set with each image shrunk to a short side of `short` pixels at first use and kept as bytes; `transforms` come after.
 
-    def __init__(self, data, short: int):
+    short None: each is kept as the transforms have made it, so that validation sees the very pixels that `evaluate` sees.
+    """
+
+    def __init__(self, data, short: int = None):
         self.data, self.short, self.classes, self.kept = data, short, data.classes, {}
         self.transforms, data.transforms = data.transforms, None
 
     def __len__(self): return len(self.data)
 
     def __getitem__(self, i):
+        if self.short is None:
+            if i not in self.kept: self.kept[i] = self.transformed(*self.data[i])
+            image, target = self.kept[i]
+            return image, dict(target)
         if i not in self.kept:
             image, target = self.data[i]
             scale = self.short / min(image.shape[-2:])
@@ -85,8 +92,9 @@ class SmallCopies:
                 image = F.interpolate(image[None], scale_factor=scale, mode="bilinear", antialias=True)[0]
             self.kept[i] = (image.clamp(0, 1) * 255).round().byte(), target
         image, target = self.kept[i]
-        image, target = image.float() / 255, dict(target)
-        return self.transforms(image, target) if self.transforms else (image, target)
+        return self.transformed(image.float() / 255, dict(target))
+
+    def transformed(self, image, target) -> tuple: return self.transforms(image, target) if self.transforms else (image, target)
 
     def get_target(self, i): return self.data.get_target(i)
 
@@ -451,11 +459,12 @@ def train_with(args, group) -> int:
     chosen = settings(args.set, DETRConfig) | tuning_settings(args)
     early = DETRConfig.from_dict(dict(before.model)) if goes_on else \
         model_config(args.preset, args.data, ["?"], 1, **chosen) if source is None else kept_config(source.config, args.data, **chosen)
-    train_data, val_data = prepare_data(args.data, args.preset, early, args.turns, 0 if args.overfit else args.mosaic or 0, **reading(args, folder))
+    train_data, val_data = prepare_data(args.data, args.preset, early, args.turns, 0 if args.overfit else args.mosaic or 0, **reading(args, folder), **({"decode": True} if args.dry_run and args.data not in SHAPES else {}))
     divided = train_data, val_data
     if args.weights and not args.resume: warn_of_seen(args.weights, args.data, *divided)
     if args.overfit:
         train_data.transforms = val_data.transforms  # the very same pictures every time
+        if isinstance(train_data, SmallCopies): train_data.short = None
         train_data = val_data = FirstImages(train_data, args.overfit)
     model, config = prepare_model(args, folder, before, train_data, val_data, chosen, source)
     if args.freeze_backbone:
