@@ -257,6 +257,9 @@ def test_a_copied_project_has_data_of_its_own(divided_run, tmp_path, capsys, mon
     for path in tmp_path.glob("copy/photos/Annotations/*"): path.write_text(path.read_text().replace("<ymin>6", "<ymin>9"))
     monkeypatch.chdir(tmp_path / "copy")
     assert "labels or boxes of split val are others now" in images_of(capsys, "run")[1]
+    monkeypatch.chdir(divided_run[0].parent)
+    assert "evaluated on" not in images_of(capsys, "run")[1]  # the same folder in two words
+    monkeypatch.chdir(tmp_path / "copy")
     assert f"evaluated on {divided_run[0]}, which the run was trained on, and not on photos here" in images_of(capsys, divided_run[1])[1]
 
 
@@ -483,6 +486,31 @@ def test_a_picture_that_breaks(workers, tmp_path):
     assert same(load_file(plain / "model.safetensors"), load_file(out / "model.safetensors"))
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_error_keeps_what_a_debugger_shows(workers, tmp_path):
+    "Without loader processes, all of it; with them, what the caller was handling already stays untouched."
+    broken = tmp_path / "broken"
+    broken.touch()
+
+    def frames(error):
+        places, names = error.__traceback__, {}
+        while places:
+            names[places.tb_frame.f_code.co_name] = places.tb_frame.f_locals
+            places = places.tb_next
+        return names
+
+    def earlier():
+        precious = 5
+        raise KeyError(precious)
+    with pytest.raises(DataError) as error:
+        try: earlier()
+        except KeyError as first:
+            handled = first
+            train_quietly(tmp_path / "run", data=Breaks(broken, n=24), config=TrainConfig(**QUICK, workers=workers))
+    assert frames(handled)["earlier"] == {"precious": 5}
+    if workers == 0: assert "i" in frames(error.value)["__getitem__"]
+
+
 @pytest.mark.parametrize("fault", ["picture", "loss", "caller"])
 def test_a_failed_epoch_holds_no_process(fault, tmp_path):
     "A program whose training failed ends, also with loader processes, which no signal stops, and even where it keeps the error."
@@ -592,6 +620,14 @@ def test_damaged_files_are_found(name, damage, run):
         if name == "checkpoint.pt": train_quietly(run, resume=True)
         else: DETR.from_pretrained(run / name)
     assert str(run / name) in str(error.value) and str(run / {"model.safetensors": "best.safetensors", "best.safetensors": "model.safetensors", "checkpoint.pt": "previous.pt"}[name]) in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_missing_file_of_a_run_is_written_anew(name, voc, capsys):
+    (voc[1] / name).unlink()
+    assert main(["evaluate", str(voc[1]), "--last"]) == 2
+    assert f"{name}: is missing: restore it, or write it anew: nanodetr train --resume --out {voc[1]}\n" in capsys.readouterr().err
+    assert main(["train", "--resume", "--quiet", "--out", str(voc[1])]) == main(["evaluate", str(voc[1]), "--last", "--draws", "0"]) == 0
 
 
 def test_what_the_messages_recommend_works(run, straight):

@@ -29,7 +29,7 @@ from torch import nn
 from ..errors import CheckpointError, ConfigError, UsageError
 from ..checkpoints.config import MODEL_PRESETS, DETRConfig
 from .photos import division_lists, division_of, open_both, read_names, reading, run_data, run_file, write_division
-from ..checkpoints.files import MANIFEST, check_manifest, other_files, read_json_object, run_weights, shipped_models, write_atomically
+from ..checkpoints.files import MANIFEST, check_manifest, load_model_weights, other_files, read_json_object, run_weights, shipped_models, write_atomically
 from ..datasets.folders import SHAPES, drawn_kind
 from ..model import DETR
 
@@ -156,6 +156,8 @@ def same_architecture(one: DETRConfig, other: DETRConfig) -> bool:
 
 def default_preset(args, source: DETR = None) -> str:
     "`--preset`, or the one that suits the weights to begin with."
+    if args.preset in CACHED and source is not None and source.config.backbone == "conv":
+        raise UsageError(f"--preset {args.preset} trains behind a ResNet that stays as it is, and {args.weights} has a small backbone of its own: leave out --preset, or leave out --weights and give --backbone-weights")
     if args.preset: return args.preset
     if args.backbone_weights and args.backbone_weights != "none": return "photos"
     if source is not None and source.config.backbone != "conv": return "voc"
@@ -403,7 +405,7 @@ def prepare_model(args, folder: Path, before, train_data, val_data, chosen: dict
         config = training_settings(**{**before.training, "device": anew.device, "workers": anew.workers})
         model = DETR(DETRConfig.from_dict(dict(before.model)))
         last = run_weights(folder, "last")
-        return DETR.from_pretrained(last).train() if args.cache and last.is_file() else model, config
+        return load_model_weights(model, last) if args.cache and last.is_file() else model, config
     most = drawn_kind(args.data).most if args.data in SHAPES else max(len(d.get_target(i)["labels"]) for d in (train_data, val_data) for i in range(len(d)))
     config = train_config(args, len(train_data))
     return build_model(args, train_data.classes, most, chosen, source), config
@@ -418,7 +420,9 @@ def describe(args, model: DETR, config, train_data, val_data, folder, group) -> 
     size = "" if args.data in SHAPES else f", stretched to {high} x {wide}" if model.config.stretch else f", short side {high}, at most {wide}"
     print(f"data    {args.data}: {len(train_data)} images to train on, {len(val_data)} to validate on, {len(classes)} classes{size}", flush=True)
     print(f"model   {args.preset}: {count:,} parameters{f', {trained:,} of them trained' * (trained < count)}, {model.config.num_queries} object queries", flush=True)
-    print(f"train   {config.epochs} epochs, {steps} steps of {config.batch_size} x {config.accumulate} images, rate {config.lr:g}, backbone {config.backbone_lr:g}, seed {config.seed}", flush=True)
+    every = args.evaluate_every or default_every(config.epochs, args.data)
+    print(f"train   {config.epochs} epochs, {steps} steps of {config.batch_size} x {config.accumulate} images, rate {config.lr:g}, backbone {config.backbone_lr:g}, seed {config.seed}, "
+          f"AP every {f'{every} epochs' if every > 1 else 'epoch'}", flush=True)
     if shared := group.describe(config): print(f"shared  {shared}", flush=True)
     print(f"into    {folder}", flush=True)
 

@@ -340,7 +340,7 @@ def sample_name(data, i: int) -> str:
 
 def watched_epoch(trainer: RunTrainer, data, batches: list, accumulate: int):
     "`train_epoch` with `accumulate` micro-batches in a step, with loader processes that no signal stops, and with errors of one line that name the sample."
-    steps, first = None, trainer.step
+    steps, first, outside = None, trainer.step, sys.exc_info()[1]
     try:
         steps = train_epoch(trainer, Watched(data), batches, accumulate)
         with held_back() if trainer.config.workers else nullcontext(): losses = next(steps, None)  # the processes start with the first step
@@ -357,8 +357,8 @@ def watched_epoch(trainer: RunTrainer, data, batches: list, accumulate: int):
     finally:
         with careless():
             steps.close()
-            error = sys.exc_info()[1]
-            while error:  # what it holds keeps the loader processes, and these would keep this one from its end
+            error = sys.exc_info()[1] if trainer.config.workers else None
+            while error and error is not outside:  # what it holds keeps the loader processes, and these would keep this one from its end
                 traceback.clear_frames(error.__traceback__)
                 error = error.__context__
 
