@@ -18,6 +18,7 @@ from torch import nn
 
 from ..boxes import pairwise_iou
 from ..checkpoints.files import run_weights
+from ..checkpoints.layouts import has_weights
 from .outputs import print_note, refuse_existing, write_new
 from .photos import other_pictures, read_division, run_data, run_file
 from .train import read_json
@@ -31,8 +32,8 @@ from ..training import choose_device
 def refuse_no_model(path) -> None:
     "UsageError for a picture, or the folder of a data set, where a model is wanted."
     if is_picture(path) and Path(path).is_file(): raise UsageError(f"{path} is a picture, and a model is wanted there: a training's folder, a weights file or a name (in nanodetr detect, the model comes first)")
-    kinds = (".safetensors", ".pth", ".pt", ".bin", ".onnx")
-    if Path(path).is_dir() and not (Path(path) / "config.json").exists() and not any(file.suffix in kinds for file in Path(path).iterdir()):
+    if not Path(path).is_dir() or (Path(path) / "config.json").is_file(): return
+    if not any(has_weights(place) for place in (Path(path), *Path(path).iterdir()) if place.is_dir()):
         raise UsageError(f"{path} holds no model: give a training's folder or a weights file (a data set goes behind --data)")
 
 

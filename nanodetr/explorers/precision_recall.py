@@ -13,8 +13,7 @@ import torch
 from matplotlib.colors import to_rgb
 
 from ..errors import NanodetrError
-from ..evaluation import _kind, average_precision, detection_kinds, precision_recall
-from ..metrics.matches import overlap
+from ..evaluation import _kind, average_precision, detection_kinds, overlap, precision_recall
 from .core import Explorer, Sheet, choice, make_explorer, picture_address, rounded, slider, stops
 from ..plots.charts import _envelope
 from ..plots.pictures import captions, to_numpy, to_picture
