@@ -632,6 +632,8 @@ def test_a_missing_file_of_a_run_is_written_anew(name, voc, capsys):
 
 def test_what_the_messages_recommend_works(run, straight):
     flip(run / "checkpoint.pt")
+    shutil.move(run / "checkpoint.pt", run.parent)
+    with pytest.raises(TrainingError, match="checkpoint.pt does not exist; go on from the one before it: rename .*previous.pt to checkpoint.pt"): train_quietly(run, resume=True)
     (run / "previous.pt").replace(run / "checkpoint.pt")
     train_quietly(run, resume=True)
     flip(run / "model.safetensors")

@@ -158,8 +158,8 @@ def note_changed_data(path, split: str, spec: str, data) -> None:
 def undivided(path, spec: str) -> str:
     "Why the division of a model's run does not hold for the data `spec`, with the remedy; empty when the run has none."
     folder, saved = run_file(path).parent, read_json(run_file(path))
-    if not saved.get("val_share"): return ""
-    return (f"it cannot be divided as the run {folder} did (--val-share {saved['val_share']:g}): {other_pictures(folder, spec)}: give the data of the run as they were, "
+    if not saved.get("val_share") or not (why := other_pictures(folder, spec)): return ""
+    return (f"it cannot be divided as the run {folder} did (--val-share {saved['val_share']:g}): {why}: give the data of the run as they were, "
             "or a split that is there (which may hold pictures that the model has learned)")
 
 

@@ -244,10 +244,10 @@ def keep_best(trainer: RunTrainer, out: Path) -> None:
 # %% ../../nbs/runs/run.ipynb #8baedcef
 def read_checkpoint_file(path: Path, device="cpu") -> dict:
     "The state in a checkpoint.pt. TrainingError when there is none; CheckpointError, with what to do, when it is damaged."
-    if not path.exists():
-        raise TrainingError(f"nothing to resume: {path} does not exist; train there first, without resume")
     earlier = path.with_name("previous.pt")
     remedy = f"go on from the one before it: rename {earlier} to {path.name}" if earlier.is_file() else f"take the weights beside it into a new run: nanodetr train --weights {path.parent}"
+    if not path.exists():
+        raise TrainingError(f"nothing to resume: {path} does not exist; {remedy if earlier.is_file() else 'train there first, without resume'}")
     check_sum(path)
     try: state = torch.load(io.BytesIO(path.read_bytes()), map_location=device, weights_only=True)
     except Exception as error:  # torch raises half a dozen types for a file that is no checkpoint
