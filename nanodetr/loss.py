@@ -21,8 +21,9 @@ from .matching import HungarianMatcher
 # %% ../nbs/10_loss.ipynb #9848899b
 def check_labels(targets: list, num_classes: int) -> None:
     "Raise a DataError that names the image when a label is not in 0..num_classes-1."
-    together = torch.cat([t["labels"] for t in targets])  # one look at all: on a GPU, each look waits for it
-    if not len(together) or 0 <= together.min() <= together.max() < num_classes: return
+    if not targets: return
+    together = torch.cat([t["labels"] for t in targets])
+    if not ((together < 0) | (together >= num_classes)).any(): return  # one look at all: on a GPU, each look waits for it
     for i, labels in enumerate(t["labels"] for t in targets):
         if len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
             name = targets[i].get("image_id", f"{i} of the batch")

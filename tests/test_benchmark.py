@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -160,6 +161,13 @@ def test_weights_in_eight_bits_are_nearly_the_same(tmp_path):
     back = prepare.from_bytes(file)
     assert set(back) == {"conv1.weight", "bn1.weight"} and torch.equal(back["bn1.weight"], state["bn1.weight"])
     assert 0 < benchmark.difference(back["conv1.weight"], state["conv1.weight"]) < 0.02
+
+
+def test_a_recipe_without_a_kept_head_leaves_the_others(monkeypatch):
+    photos, told = gpu_script("photos"), SimpleNamespace(head=True)
+    monkeypatch.setattr(photos, "build", lambda *_: (None, 1e-4))
+    monkeypatch.setattr(photos, "load_head", lambda model: None)
+    with pytest.raises(Exception, match="no head is kept for cures: make it with --pretrain"): photos.train_detr("cures", SimpleNamespace(classes=["a"]), None, told)
 
 
 def test_the_script_knows_what_it_needs(tmp_path):

@@ -4,6 +4,7 @@ import math
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -338,6 +339,15 @@ def test_zero_area_box_is_dropped_with_a_warning(voc, tmp_path, capsys):
     assert "dropped 1 box(es) without area in the picture, the first in p0.xml" in capsys.readouterr().err
 
 
+def test_a_dry_run_decodes_as_check_does(voc, tmp_path, capsys):
+    "Cut in its second half, a picture has a whole header: only decoding tells."
+    path = sorted((voc / "JPEGImages").iterdir())[-1]
+    for name in ("train", "val"): (voc / f"ImageSets/Main/{name}.txt").write_text("".join(f"{one.stem}\n" for one in sorted((voc / "JPEGImages").iterdir())))
+    path.write_bytes(path.read_bytes()[:-200])
+    assert main(["check", str(voc)]) == 1 and path.name in capsys.readouterr().out
+    assert path.name in failure(capsys, "train", "--data", voc, "--dry-run")
+
+
 def test_truncated_image(voc, tmp_path, capsys):
     for path in (voc / "JPEGImages").iterdir():
         path.write_bytes(path.read_bytes()[:500])
@@ -424,6 +434,51 @@ def test_full_disk_keeps_the_old_files(run_folder, tmp_path):
     assert not list(out.glob("*tmp"))
     for name in ("model.safetensors", "checkpoint.pt"):
         assert (out / name).read_bytes() == before[name]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_a_standard_output_that_takes_nothing(voc):
+    "Short or long answers, and whether they are kept until the end or not; a closed one is as good as none."
+    words = f"{sys.executable} -m nanodetr check {voc}"
+    for command, env in ((words, {}), (words, {"PYTHONUNBUFFERED": "1"})):
+        done = subprocess.run(f"{command} > /dev/full", shell=True, capture_output=True, text=True, env=os.environ | env)
+        assert done.returncode == 2 and done.stderr == "nanodetr: error: standard output: No space left on device: make room there, or choose another place\n"
+    done = subprocess.run(f"{words} >&- 2>&-", shell=True, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_name_commands_no_terminal(tmp_path, capsys):
+    for words in (["detect", "nano-shapes", "a\x1b[31mb.jpg"], ["evaluate", "a\x1b[31mb"], ["train", "--out", "x", "--a\x1b[31mb"]):
+        try: assert main(words) == 2
+        except SystemExit as stop: assert stop.code == 2
+        said = capsys.readouterr().err
+        assert "\x1b" not in said and r"a\x1b[31mb" in said
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="signals of Unix")
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGHUP"])
+def test_a_training_that_still_reads_is_interrupted(number, voc, tmp_path):
+    "Before the first step too, the exit status is 130, and nothing stays."
+    script = ("import os, signal, sys\nfrom nanodetr.commands import train\n"
+              f"train.prepare_data = lambda *_, **more: os.kill(os.getpid(), signal.{number})\nfrom nanodetr.cli import main\nsys.exit(main(sys.argv[1:]))")
+    done = subprocess.run([sys.executable, "-c", script, "train", "--data", voc, "--out", tmp_path / "run"], capture_output=True, text=True,
+                          preexec_fn=lambda: [signal.signal(getattr(signal, name), signal.SIG_DFL) for name in ("SIGTERM", "SIGHUP")])
+    assert done.returncode == 130 and done.stderr.endswith("nanodetr: interrupted\n") and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("words", ["--data=", "--plots= ", "--detections=", "--annotations="])
+def test_an_empty_name_is_refused(words, capsys):
+    assert main(["evaluate", "nano-shapes", words]) == 2 and f"{words.partition('=')[0]} is empty" in capsys.readouterr().err
+
+
+def test_a_model_is_not_mistaken(voc, run_folder, tmp_path, capsys):
+    "A picture or a data set in its place, and a preset of another kind."
+    picture = next((voc / "JPEGImages").iterdir())
+    assert "is a picture, and a model is wanted there" in failure(capsys, "detect", picture, run_folder)
+    assert "is a picture" in failure(capsys, "evaluate", picture)
+    assert "holds no model" in (said := failure(capsys, "evaluate", voc)) and "a data set goes behind --data" in said
+    assert "trains behind a ResNet" in failure(capsys, "train", "--data", voc, "--weights", run_folder, "--preset", "photos", "--dry-run")
+    assert main(["train", "--data", str(voc), "--dry-run"]) == 0 and re.search(r"seed 0, AP every \d+ epochs\n", capsys.readouterr().out)
 
 
 def test_whoever_reads_the_answers_may_stop_early(tmp_path):

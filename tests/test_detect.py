@@ -21,7 +21,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from nanodetr.cli import main, parser
+from nanodetr.commands.outputs import write_new
 from nanodetr.data import ShapesDataset
+from nanodetr.errors import UsageError
 from nanodetr.model import DETR, DETRConfig
 
 MANY = 10_000 if os.environ.get("NANODETR_FUZZ") else 60
@@ -109,6 +111,25 @@ def test_a_failure_leaves_no_half_file(tmp_path, capsys):
     photo.write_bytes(photo.read_bytes()[:100])
     assert detect(capsys, photo, "--coco", tmp_path / "found.json")[0] == 2
     assert [path.name for path in tmp_path.iterdir()] == ["1.png"]
+
+
+def test_a_killed_command_leaves_the_name_free(tmp_path):
+    "kill -9 in the middle of the work: the same command can be typed again. A name that another command takes meanwhile stays that one's."
+    out, done = tmp_path / "found.json", tmp_path / "done"
+
+    def killed(place):
+        place.write_text("half")
+        os._exit(9)
+    if hasattr(os, "fork"):
+        if (child := os.fork()) == 0: write_new(out, killed)
+        os.waitpid(child, 0)
+    assert not out.exists() and write_new(out, lambda place: place.write_text("whole")).read_text() == "whole"
+
+    def overtaken(place):
+        place.write_text("mine")
+        done.write_text("theirs")
+    with pytest.raises(UsageError, match="done was made by another command.*what this one has written is in (.*)$") as error: write_new(done, overtaken)
+    assert done.read_text() == "theirs" and Path(str(error.value).rsplit(" is in ", 1)[1]).read_text() == "mine"
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="a small disk can only be mounted by root")
@@ -442,6 +463,24 @@ def test_the_size_that_a_hugging_face_folder_says(size, wanted, note, tmp_path):
     config = DETR.from_pretrained(hf_folder(tmp_path, None if size is None else {"size": size}), say=said.append).config
     assert (config.image_size, config.max_size) == wanted and config.stretch == ("height" in (size or {}))
     assert (note in said[0] and str(tmp_path) in said[0]) if note else said == []
+
+
+@pytest.mark.parametrize("preset, backbone", [("nano", "conv"), ("photos", "resnet18"), ("paper", "resnet18")])
+def test_validation_in_training_sees_what_evaluate_sees(preset, backbone, tmp_path):
+    "The very pixels, so that the AP of the log is the one of `nanodetr evaluate`; --overfit too."
+    from nanodetr.commands.evaluate import open_split
+    from nanodetr.commands.train import prepare_data
+
+    root = photos_of(tmp_path, ["a", "b"])
+    for k, path in enumerate(sorted(root.rglob("*.jpg"))):  # larger than the copies that training keeps
+        Image.fromarray(np.random.default_rng(k).integers(0, 255, (200, 320, 3), dtype=np.uint8)).save(path)
+    for path in root.rglob("*.json"): path.write_text(path.read_text().replace('"width": 64, "height": 64', '"width": 320, "height": 200'))
+    model = DETR(DETRConfig(num_classes=2, classes=["a", "b"], backbone=backbone, dim=32, heads=2, ffn_dim=32, encoder_layers=1, decoder_layers=1, num_queries=5, image_size=48, max_size=80))
+    _, val = prepare_data(str(root), preset, model.config)
+    test, _ = open_split(str(root), "val", model)
+    for _ in range(2):  # as read, and as kept
+        for i in range(len(test)): assert val[i][0].equal(test[i][0]) and val[i][1]["boxes"].equal(test[i][1]["boxes"])
+    assert main(["train", "--data", str(root), "--preset", preset, "--overfit", "2", "--epochs", "1", "--dry-run", *(["--backbone-weights", "none"] if backbone != "conv" else [])]) == 0
 
 
 @pytest.mark.parametrize("preset", ["voc", "paper"])

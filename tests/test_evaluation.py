@@ -487,6 +487,8 @@ def test_the_table_of_confusions_adds_up(seed, classes, threshold):
 
 @pytest.mark.parametrize("change, hint", [
     (lambda row, size: {}, ""),
+    (lambda row, size: [{}, {"category_id": 3 - row["category_id"], "score": 0.1}], ""),  # every class for each box, the right one first
+    (lambda row, size: [{"score": 0.1, "bbox": [x + 150, y + 150, 9, 9]} for x, y in ((0, 0), (30, 9), (60, 20))], ""),  # a weak model at threshold 0
     (lambda row, size: {"bbox": [x / s for x, s in zip(row["bbox"], size * 2)]}, "look like fractions of the picture"),
     (lambda row, size: {"bbox": [*row["bbox"][:2], row["bbox"][0] + row["bbox"][2], row["bbox"][1] + row["bbox"][3]]}, "look like x0, y0, x1, y1"),
     (lambda row, size: {"image_id": 3 - row["image_id"]}, "0 of its boxes meet a true one"),
@@ -498,7 +500,7 @@ def test_results_that_mean_something_else(change, hint, tmp_path, capsys):
     boxes = [(1, 1, [30, 40, 60, 70]), (1, 2, [300, 200, 80, 90]), (2, 2, [400, 300, 100, 60]), (2, 1, [500, 20, 50, 80])]
     rows = [{"image_id": image, "category_id": category, "bbox": box, "score": 0.9, "area": box[2] * box[3], "iscrowd": 0, "id": k} for k, (image, category, box) in enumerate(boxes)]
     (tmp_path / "gt.json").write_text(json.dumps({"images": images, "annotations": rows, "categories": [{"id": 1, "name": "cup"}, {"id": 2, "name": "spoon"}]}))
-    (tmp_path / "dt.json").write_text(json.dumps([{**row, **change(row, (640, 480))} for row in rows]))
+    (tmp_path / "dt.json").write_text(json.dumps([{**row, **one} for row in rows for one in np.atleast_1d(change(row, (640, 480)))]))
     assert main(["evaluate", "--detections", str(tmp_path / "dt.json"), "--annotations", str(tmp_path / "gt.json"), "--draws", "0"]) == 0
     said = capsys.readouterr().err
     assert ("dt.json: " in said) == bool(hint) and hint in said

@@ -277,6 +277,9 @@ def test_a_copied_project_has_data_of_its_own(divided_run, tmp_path, capsys, mon
     for path in tmp_path.glob("copy/photos/Annotations/*"): path.write_text(path.read_text().replace("<ymin>6", "<ymin>9"))
     monkeypatch.chdir(tmp_path / "copy")
     assert "labels or boxes of split val are others now" in images_of(capsys, "run")[1]
+    monkeypatch.chdir(divided_run[0].parent)
+    assert "evaluated on" not in images_of(capsys, "run")[1]  # the same folder in two words
+    monkeypatch.chdir(tmp_path / "copy")
     assert f"evaluated on {divided_run[0]}, which the run was trained on, and not on photos here" in images_of(capsys, divided_run[1])[1]
 
 
@@ -289,6 +292,47 @@ def test_validation_on_pictures_that_the_weights_have_seen(divided_run, tmp_path
         assert main([*flags, "--seed", str(seed)]) == 0
         said[seed] = capsys.readouterr().err
     assert "was trained on" not in said[0] and any("was trained on, and AP will be too high: divide as it did, --val-share 0.5 --seed 0" in said[seed] for seed in (1, 2, 3))
+    seed = next(seed for seed in (1, 2, 3) if "AP will be too high" in said[seed])
+
+    def warned(folder, weights=out):
+        assert main(["train", "--data", str(folder), "--weights", str(weights), "--val-share", "0.5", "--epochs", "1", "--dry-run", "--seed", str(seed)]) == 0
+        return capsys.readouterr().err
+    shutil.copytree(data, tmp_path / "photos")
+    assert "AP will be too high" in warned(tmp_path / "photos")  # a copy
+    for kind, ending in (("JPEGImages", "jpg"), ("Annotations", "xml")): shutil.copy(data / f"{kind}/p0.{ending}", tmp_path / f"photos/{kind}/p9.{ending}")
+    assert "make a val split of its own, without those in" in warned(tmp_path / "photos")  # grown
+    for path in tmp_path.glob("photos/JPEGImages/*"): Image.new("RGB", (90, 60)).save(path)
+    assert "AP will be too high" not in warned(tmp_path / "photos")  # others of the same names
+    before = os.getcwd()
+    os.chdir(out)
+    try:
+        assert "AP will be too high" not in warned(data, "nano-start")  # a name, and no file in this folder
+        assert main(["evaluate", "nano-shapes", "--draws", "0", "--json", "--quiet"]) == 0 and json.loads(capsys.readouterr().out)["images"] == 500  # shapes, and not the data of the run here
+    finally: os.chdir(before)
+    shutil.copytree(out, tmp_path / "run")
+    (tmp_path / "run/train.txt").write_text("p0\n")
+    assert "warning" in (said := warned(data, tmp_path / "run")) and "train.txt: is not the list of pictures that the run began with" in said
+
+
+def test_a_division_that_cannot_be_applied_is_said(divided_run, tmp_path, capsys):
+    "The data have moved and a list is gone or was cut: no other split is recommended without a word about the run's own pictures."
+    data, out = divided_run
+    shutil.copytree(data, tmp_path / "photos"), shutil.copytree(out, tmp_path / "run")
+    (tmp_path / "run/val.txt").write_text("p0\n")
+    status, said = images_of(capsys, tmp_path / "run", "--data", tmp_path / "photos")
+    assert status == 2 and "val.txt: is not the list of pictures that the run began with" in said
+    (tmp_path / "run/val.txt").unlink()
+    status, said = images_of(capsys, tmp_path / "run", "--data", tmp_path / "photos")
+    assert status == 2 and "val.txt: is missing, and says which pictures the run kept for val" in said
+    (tmp_path / "run/train.txt").unlink()
+    status, said = images_of(capsys, tmp_path / "run", "--data", tmp_path / "photos")
+    assert status == 2 and "has no split val of its own, and it cannot be divided as the run" in said and "(--val-share 0.5): its lists" in said and "may hold pictures that the model has learned" in said
+    next(tmp_path.glob("photos/JPEGImages/*")).unlink()
+    status, said = images_of(capsys, out, "--data", tmp_path / "photos")
+    assert status == 2 and "are not there, as" in said
+    shutil.copytree(data, tmp_path / "again"), shutil.copytree(out, tmp_path / "few")
+    change_json(tmp_path / "few/run.json", lambda saved: (saved.update(overfit=2), saved["plan"]["data"]["train"].update(bytes="0" * 16)))  # the sums of its first images
+    assert images_of(capsys, tmp_path / "few", "--data", tmp_path / "again")[0] == len((out / "val.txt").read_text().split())
 
 
 @pytest.mark.parametrize("spoil", [lambda path: path.write_text(path.read_text().split("\n")[0] + "\n"), Path.unlink])
@@ -462,6 +506,31 @@ def test_a_picture_that_breaks(workers, tmp_path):
     assert same(load_file(plain / "model.safetensors"), load_file(out / "model.safetensors"))
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_error_keeps_what_a_debugger_shows(workers, tmp_path):
+    "Without loader processes, all of it; with them, what the caller was handling already stays untouched."
+    broken = tmp_path / "broken"
+    broken.touch()
+
+    def frames(error):
+        places, names = error.__traceback__, {}
+        while places:
+            names[places.tb_frame.f_code.co_name] = places.tb_frame.f_locals
+            places = places.tb_next
+        return names
+
+    def earlier():
+        precious = 5
+        raise KeyError(precious)
+    with pytest.raises(DataError) as error:
+        try: earlier()
+        except KeyError as first:
+            handled = first
+            train_quietly(tmp_path / "run", data=Breaks(broken, n=24), config=TrainConfig(**QUICK, workers=workers))
+    assert frames(handled)["earlier"] == {"precious": 5}
+    if workers == 0: assert "i" in frames(error.value)["__getitem__"]
+
+
 @pytest.mark.parametrize("fault", ["picture", "loss", "caller"])
 def test_a_failed_epoch_holds_no_process(fault, tmp_path):
     "A program whose training failed ends, also with loader processes, which no signal stops, and even where it keeps the error."
@@ -535,6 +604,9 @@ def test_the_best_is_kept_and_taken(tmp_path):
     best = json.loads((tmp_path / "manifest.json").read_text())["best"]
     assert (best["by"], best["AP"], best["epoch"], best["step"]) == ("AP", 0.7, 2, 12) and best["val_loss"] > 0
     assert "val_loss" in (tmp_path / "log.csv").read_text().splitlines()[0]
+    (tmp_path / "best.safetensors").unlink()  # the last ones are not taken in its place without a word
+    with pytest.raises(CheckpointError, match=r"best.safetensors: is missing.*restore it, or take the last ones, .*model.safetensors$"): DETR.from_pretrained(tmp_path)
+    assert same(DETR.from_pretrained(tmp_path / "model.safetensors").state_dict(), kept[2]) and same(load_file(run_weights(tmp_path, "last")), kept[2])
 
 
 @pytest.mark.parametrize("patience, steps", [(1, 12), (2, 18), (0, 30)])
@@ -570,8 +642,18 @@ def test_damaged_files_are_found(name, damage, run):
     assert str(run / name) in str(error.value) and str(run / {"model.safetensors": "best.safetensors", "best.safetensors": "model.safetensors", "checkpoint.pt": "previous.pt"}[name]) in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_missing_file_of_a_run_is_written_anew(name, voc, capsys):
+    (voc[1] / name).unlink()
+    assert main(["evaluate", str(voc[1]), "--last"]) == 2
+    assert f"{name}: is missing: restore it, or write it anew: nanodetr train --resume --out {voc[1]}\n" in capsys.readouterr().err
+    assert main(["train", "--resume", "--quiet", "--out", str(voc[1])]) == main(["evaluate", str(voc[1]), "--last", "--draws", "0"]) == 0
+
+
 def test_what_the_messages_recommend_works(run, straight):
     flip(run / "checkpoint.pt")
+    shutil.move(run / "checkpoint.pt", run.parent)
+    with pytest.raises(TrainingError, match="checkpoint.pt does not exist; go on from the one before it: rename .*previous.pt to checkpoint.pt"): train_quietly(run, resume=True)
     (run / "previous.pt").replace(run / "checkpoint.pt")
     train_quietly(run, resume=True)
     flip(run / "model.safetensors")
@@ -706,12 +788,43 @@ def test_a_damaged_manifest_is_found_before_the_work(voc, capsys):
 
 @pytest.mark.parametrize("spoil, hint", [
     (lambda out: (out / "checkpoint.pt").write_bytes((out / "checkpoint.pt").read_bytes()[:5000]), "checkpoint.pt is damaged"),
+    (lambda out: (out / "checkpoint.pt").unlink(), "checkpoint.pt: is missing: go on from the one before it: rename"),
+    (lambda out: [(out / name).unlink() for name in ("checkpoint.pt", "previous.pt")], "checkpoint.pt: is missing: take the run's weights into a new one: nanodetr train --weights"),
     (lambda out: change_json(out / "run.json", lambda saved: saved.update(data={"a": 1})), "run.json: data is"),
     (lambda out: change_json(out / "run.json", lambda saved: saved["plan"]["data"]["val"].update(classes=5)), "holds no fingerprint of its data"),
 ])
 def test_a_dry_resume_sees_what_the_real_one_would(spoil, hint, voc, capsys):
     spoil(voc[1])
-    assert main(["train", "--resume", "--dry-run", "--out", str(voc[1])]) == 2 and hint in capsys.readouterr().err
+    for more in (["--dry-run"], ["--quiet"]):
+        assert main(["train", "--resume", "--out", str(voc[1]), *more]) == 2 and hint in capsys.readouterr().err
+
+
+def test_resume_takes_the_run_on_this_folder(voc, tmp_path, capsys, monkeypatch):
+    "Two folders of one name: the last run on the one that is asked for goes on, not the last of all."
+    monkeypatch.chdir(tmp_path)
+    for k, place in enumerate("ab"):
+        shutil.copytree(voc[0], tmp_path / place / "photos")
+        out = tmp_path / "runs" / ("photos-nano" + "-2" * k)
+        shutil.copytree(voc[1], out)
+        change_json(out / "run.json", lambda saved: saved.update(data=f"{place}/photos", data_at=str(tmp_path / place / "photos")))
+        for name in ("run.json", "checkpoint.pt"): os.utime(out / name, (10**9 + k, 10**9 + k))
+    for asked, folder in (("a/photos", "photos-nano"), ("b/photos", "photos-nano-2"), (str(voc[0]), "photos-nano-2")):  # on none: the last one of that name
+        assert main(["train", "--data", asked, "--resume", "--dry-run"]) == 0
+        assert f"into    runs/{folder}\n" in capsys.readouterr().out
+
+
+def test_data_that_cannot_be_looked_at(voc, tmp_path, capsys, monkeypatch):
+    "A path at which the system refuses to look, as one in a folder that is closed to this user."
+    change_json(voc[1] / "run.json", lambda saved: saved.update(data="photos", data_at="/" + 300 * "x"))
+    assert main(["evaluate", str(voc[1]), "--data", str(voc[0]), "--draws", "0"]) == 0
+    monkeypatch.chdir(tmp_path)
+    assert main(["evaluate", str(voc[1]), "--draws", "0"]) == 0
+    monkeypatch.chdir("/")
+    capsys.readouterr()
+    assert main(["evaluate", str(voc[1])]) == 2 and "give --data FOLDER" in capsys.readouterr().err
+    assert main(["train", "--resume", "--out", str(voc[1])]) == 2 and "say where they are now, --data FOLDER" in capsys.readouterr().err
+    change_json(voc[1] / "run.json", lambda saved: (saved.pop("data"), saved.update(data_at=str(voc[0]))))
+    assert main(["evaluate", str(voc[1]), "--draws", "0"]) == 0
 
 
 def change_json(path, change) -> None:

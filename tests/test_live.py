@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +102,12 @@ def test_the_slopes_and_sentences_of_two_boxes_are_autograds(node):
     assert moved == [0.5, 0.37, 0.2, 0.3]
     assert pulled == pytest.approx([0.5, 0.38, 0.4, 0.34], abs=0.011) and pulled[0] - pulled[2] / 2 == pytest.approx(0.3) and pulled[1] + pulled[3] / 2 == pytest.approx(0.55)
     assert turned[2:] == [0.02, 0.02]  # drawn past the other corner: it stays a box
+    for corner, point in (([1, 1], [1.5, 1.4]), ([-1, -1], [-0.6, -0.2]), ([-1, 1], [0.95, 0.9])):  # past the rim, and on the far side of a box that sticks out
+        for box in ([0.9, 0.8, 0.2, 0.3], [0.1, 0.2, 0.3, 0.2], [0.02, 0.98, 0.5, 0.5]):
+            x, y, w, h = node("return boxes.dragged(...argument)", [box, corner, point, None])
+            assert 0 <= x <= 1 and 0 <= y <= 1 and 0.01 <= min(w, h) and max(w, h) <= 1.01
+            still = [box[k] - corner[k] * box[2 + k] / 2 for k in (0, 1)]
+            assert [x - corner[0] * w / 2, y - corner[1] * h / 2] == pytest.approx(still, abs=1e-9), (box, corner)
 
 
 def test_a_threshold_keeps_the_detections_that_python_keeps(node):
@@ -132,21 +139,31 @@ def test_a_threshold_keeps_the_detections_that_python_keeps(node):
             assert len(mine["missed"]) == (torch.as_tensor(missed) & (targets[i]["labels"] == label)).sum()
             judged += 1
     assert judged == 6 * len(moves)
+    generator = torch.Generator().manual_seed(0)  # 300 detections in an image: judged once, not once for each that comes before
+    crowded = [{"boxes": 48 * torch.rand(300, 2, generator=generator).repeat(1, 2) + torch.tensor([0, 0, 9, 9]), "labels": torch.arange(300) % len(val.classes),
+                "scores": torch.rand(300, generator=generator)} for _ in images[:12]]
+    spent = []
+    for live in (False, "numbers"):
+        start = time.process_time()
+        explore_precision_recall(crowded, targets[:12], images[:12], val.classes, live=live)
+        spent.append(time.process_time() - start)
+    assert spent[1] < 5 * spent[0] + 1, spent
 
 
 def test_position_codes_are_nanodetrs(node):
     told, python = explore_positions(live="numbers"), explore_positions(live=False)
     moves = [(size, temperature, normalize) for size in told.data["sizes"] for temperature in told.data["temperatures"] for normalize in (True, False)]
     program = """const P = positions, {data, moves} = argument;
-        return moves.map(([size, temperature, normalize]) => { const codes = P.mapCodes(data.sizes[size], data.dim, temperature, normalize), alike = P.alikeTo(codes, 2, 5);
-            return [codes, alike, P.neighbourWords(codes, alike, 2, 5)] })"""
+        return moves.map(([size, temperature, normalize]) => { const codes = P.mapCodes(data.sizes[size], data.dim, temperature, normalize), last = codes[0].length - 1;
+            return [codes, ...[5, last].flatMap(column => { const alike = P.alikeTo(codes, 2, column); return [alike, P.neighbourWords(codes, alike, 2, column)] })] })"""
     numbers = lambda text: [float(x) for x in re.findall(r"-?\d+(?:\.\d+)?", text)]
-    for (size, temperature, normalize), (codes, alike, words) in zip(moves, node(program, {"data": told.data, "moves": moves})):
+    for (size, temperature, normalize), (codes, *found) in zip(moves, node(program, {"data": told.data, "moves": moves})):
         wanted = sinusoidal_pos_encode_2d(torch.zeros(1, *told.data["sizes"][size], dtype=torch.bool), told.data["dim"], float(temperature), normalize)[0]
         assert np.allclose(codes, wanted, atol=1e-4), (size, temperature, normalize)
-        still = python.still(size=size, temperature=temperature, normalize=normalize, row=2, column=5)
-        assert np.allclose(alike, python.view.alike, atol=1e-4)
-        assert numbers(words.replace("\u2212", "-")) == pytest.approx(numbers(still.sentence), abs=0.0101), (words, still.sentence)
+        for column, alike, words in ((5, *found[:2]), (len(codes[0]) - 1, *found[2:])):  # the last one has its neighbour on the left
+            still = python.still(size=size, temperature=temperature, normalize=normalize, row=2, column=column)
+            assert np.allclose(alike, python.view.alike, atol=1e-4)
+            assert numbers(words.replace("\u2212", "-")) == pytest.approx(numbers(still.sentence), abs=0.0101), (words, still.sentence)
     assert told.state == python.values
 
 

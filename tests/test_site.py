@@ -264,6 +264,21 @@ def test_boxes_are_dragged_by_mouse_and_finger(visit):
     settle(page)
     assert read()["predicted_cy"] == pytest.approx(grown["predicted_cy"] - 0.01)
 
+    before, middle = read(), at(grown["predicted_cx"], grown["predicted_cy"])
+    page.mouse.move(*middle)
+    page.mouse.down(button="right")
+    page.mouse.move(*at(0.3, 0.3), steps=3)
+    page.mouse.up(button="right")
+    settle(page)
+    assert read() == before, "the right button drags"
+    hull.evaluate("""(canvas, [from, to]) => {  // the button is let go outside of the window: nobody tells the page
+        canvas.setPointerCapture = () => {};
+        for (const [type, [clientX, clientY], buttons] of [["pointerdown", from, 1], ["pointermove", to, 0]])
+          canvas.dispatchEvent(new PointerEvent(type, {clientX, clientY, buttons, button: 0, isPrimary: true, pointerType: "mouse", pointerId: 1}));
+    }""", [middle, at(0.3, 0.3)])
+    settle(page)
+    assert read() == before, "a box follows a mouse without a button"
+
     page = visit("01_boxes/", width=390, has_touch=True)
     root = explorer(page, "boxes")
     hull = root.locator("canvas[data-name=hull]")
@@ -532,6 +547,49 @@ def test_labels_stay_clear_of_one_another(visit):
         for k, a in enumerate(found):
             for b in found[:k]: assert min(a[2], b[2]) <= max(a[0], b[0]) or min(a[3], b[3]) <= max(a[1], b[1]), (a, b)
             assert a[0] >= 0 and a[1] >= 0 and a[2] <= 245 and a[3] <= 245
+
+
+def test_many_labels_do_not_slow_an_explorer_down(visit):
+    "A hundred boxes in each of six images, as at a threshold near 0: labels for which there is no room are neither placed nor drawn."
+    took, drawn = visit("glossary/").evaluate("""async () => {
+        const {labels} = await import(new URL("../assets/explorers/core.js", location.href)), context = document.createElement("canvas").getContext("2d");
+        let drawn = 0, seed = 1;
+        const random = () => (seed = seed * 16807 % 2147483647) / 2147483647, box = (x, y) => [x, y, x + 20 + 40 * random(), y + 20 + 40 * random()];
+        const wanted = Array.from({length: 100}, (_, k) => ({text: "0.44", box: box(180 * random(), 180 * random()), fill: "#2678D1", faint: k > 0}));
+        context.roundRect = () => { drawn++; };
+        const start = performance.now();
+        for (let image = 0; image < 6; image++) labels(context, wanted, 245, 245, 10.5);
+        return [performance.now() - start, drawn / 6];
+    }""")
+    assert 5 < drawn < 100 and took < 300, (took, drawn)
+
+
+def test_a_slider_over_many_classes_stops_only_where_objects_are(visit, site):
+    "Of 40 classes, 13 have objects: each key press shows another. A box with a score of 0 has its hint."
+    page, told = visit("glossary/"), data(site, "precision_recall")
+    shown = [{**told["classes"][0], "label": label} for label in (3, 17, *range(20, 31))]
+    shown[1]["scenes"] = [{**scene, "scores": [0.0] * len(scene["scores"])} for scene in shown[1]["scenes"]]
+    told = {**told, "names": [f"class {k}" for k in range(40)], "classes": shown}
+    page.evaluate("""async told => {
+        const {mount} = await import(new URL("../assets/explorers/precision_recall.js", location.href)), place = document.createElement("div");
+        document.querySelector("article").replaceChildren(place);
+        await mount(place, told, {threshold: 0});
+    }""", told)
+    root = page.locator(".ndx-precision_recall")
+    settle(page)
+    slider, seen = root.locator("input[data-key=label]"), []
+    slider.focus()
+    for key in ("ArrowLeft", "ArrowRight", "ArrowRight", "ArrowLeft"):
+        page.keyboard.press(key)
+        settle(page)
+        seen.append(state(root, "label"))
+    assert seen == ["3", "17", "20", "17"] and slider.get_attribute("aria-valuetext") == "class 17"
+    scene = root.locator("canvas[data-name=scene]")
+    scene.scroll_into_view_if_needed()
+    box, (x0, y0, x1, y1) = scene.bounding_box(), shown[1]["scenes"][0]["boxes"][0]
+    page.mouse.move(box["x"] + (x0 + x1) / 2 * box["width"] / 3, box["y"] + (y0 + y1) / 2 * box["height"] / 2)
+    settle(page)
+    assert root.locator("[data-name=hint]").text_content().startswith("Score 0.00, ")
 
 
 def test_replay_plays_and_follows_a_query(visit, site):

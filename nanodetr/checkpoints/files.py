@@ -206,11 +206,15 @@ def run_weights(folder, which: str = "best") -> Path:
     """The weights file in the folder of a run, or in any folder that `save_pretrained` wrote.
 
     which: "best", by the scores on the validation set, or the last where there was no validation; or "last".
-    Raises CheckpointError for another word.
+    Raises CheckpointError for another word, and when the manifest knows best weights that are not there.
     """
     if which not in ("best", "last"): raise CheckpointError(f"{which!r} weights: choose best or last")
-    best = Path(folder) / "best.safetensors"
-    return best if which == "best" and best.is_file() else Path(folder) / "model.safetensors"
+    best, last = (Path(folder) / name for name in ("best.safetensors", "model.safetensors"))
+    if which == "last": return last
+    sums = check_manifest(Path(folder)).get("sha256")
+    if not best.is_file() and isinstance(sums, dict) and best.name in sums:
+        raise CheckpointError(f"{best}: is missing, and {MANIFEST} says that the run's best weights were in it: restore it, or take the last ones, {last}")
+    return best if best.is_file() else last
 
 # %% ../../nbs/checkpoints/files.ipynb #1c890c67
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")

@@ -363,7 +363,9 @@ def read_own(source, **known) -> tuple:
     file = run_weights(source) if Path(source).is_dir() else Path(source)
     config = file.with_name("config.json")
     for needed in (file, config):
-        if not needed.is_file(): raise CheckpointError(f"{needed}: {NO_FILE}, or {', '.join(shipped_models())}")
+        if needed.is_file(): continue
+        if file.with_name("checkpoint.pt").is_file(): raise CheckpointError(f"{needed}: is missing: restore it, or write it anew: nanodetr train --resume --out {file.parent}")
+        raise CheckpointError(f"{needed}: {NO_FILE}, or {', '.join(shipped_models())}")
     check_sum(config)
     if known: raise ConfigError(f"{config} says all about this model: leave out {', '.join(known)}")
     return DETRConfig.from_json(config.read_bytes(), str(config)), check_finite(read_safetensors(file), str(file))

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .evaluate import drawn_only, load_model
+from .evaluate import drawn_only, load_model, refuse_no_model
 from .outputs import FreshNames, in_words_of, print_note, refuse_existing, write_new
 from ..datasets.text import PICTURE_ENDINGS, is_picture, name_key, one_line, refuse_file, visible_files
 from ..errors import CheckpointError, DataError, UsageError
@@ -226,6 +226,7 @@ def detect_command(args) -> int:
     if args.annotations and not args.coco: raise UsageError("--annotations gives the numbers for --coco: give --coco OUT.json too")
     if "" in (args.coco, args.out): raise UsageError(f"--{'coco' if args.coco == '' else 'out'} has no name: give it one, or leave it out")
     if args.coco: refuse_existing(args.coco, "--coco")
+    refuse_no_model(args.model)  # before a word about the pictures: the two may be exchanged
     paths = find_pictures(args.images)
     drawings = FreshNames(args.out or "detections") if args.out or not (args.json or args.coco) else None
     model = load_model(args.model, args.device, args.last)

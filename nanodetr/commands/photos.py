@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['add_reading_flags', 'reading', 'read_names', 'open_both', 'division_of', 'division_lists', 'write_division',
-           'run_data', 'same_pictures', 'read_division', 'check_command']
+           'run_file', 'run_data', 'other_pictures', 'read_division', 'check_command']
 
 # %% ../../nbs/commands/photos.ipynb #14f8a60f
 import hashlib
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -80,41 +81,53 @@ def write_division(run: Path, lists: dict) -> None:
     for name, data in lists.items(): write_atomically(Path(run) / name, lambda beside: beside.write_bytes(data))
 
 
+def run_file(model) -> Path:
+    "run.json of the run whose folder, or a file in it, a model is. The name of a model of the library or of the hub is no path, and has none."
+    path = Path(model)
+    return path / "run.json" if path.is_dir() or not path.exists() else path.with_name("run.json")
+
+
 def run_data(saved: dict, run: Path):
     """Where the data of the run in the folder `run` are: where its run.json says they were or, if they have moved with the folder that it
     was begun from, as --data said it. In a copy of that folder, they are the copy's. CheckpointError for a run.json that names no path."""
     then, said = saved.get("data_at"), saved.get("data")
     if said is not None and not isinstance(said, str): raise CheckpointError(f"{run}: its run.json says that its data are {said!r:.60}: restore it, or give --data FOLDER")
-    if not isinstance(then, str) or not Path(then).exists(): return said
-    is_copy = said and Path(said).exists() and Path.cwd() in Path(run).resolve().parents and not Path(then).is_relative_to(Path.cwd())
+    if not isinstance(then, str) or not os.path.exists(then): return said  # os: a folder that is closed to us is none, and no error
+    is_copy = said and os.path.exists(said) and Path.cwd() in Path(run).resolve().parents and not Path(then).is_relative_to(Path.cwd())
     return said if is_copy else then
 
 
-def same_pictures(folder: Path, spec) -> bool:
-    "Whether `spec` is a folder that has all the pictures of the lists in a run's folder, by names and sizes: the run's data, elsewhere."
+def other_pictures(folder: Path, spec) -> str:
+    """Why the folder `spec` does not hold the pictures of the lists in a run's folder, by names and sizes; empty when it does: they are the run's data, elsewhere.
+
+    A list that is missing or is not what it was is passed over; the other one tells."""
     from nanodetr.runs.plan import _size_of, _sum_of
 
-    try: known = json.loads((folder / "run.json").read_text(encoding="utf-8"))["plan"]["data"]
-    except (OSError, ValueError, KeyError, TypeError): known = {}
+    try: saved = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError): saved = {}
+    try: known = {} if saved.get("overfit") else saved["plan"]["data"]  # of an --overfit run, the sums are those of the first images
+    except (KeyError, TypeError): known = {}
+    looked = 0
     for split in ("train", "val"):
-        if not (folder / f"{split}.txt").is_file(): return False
         try: places = [Path(spec) / name for name in read_names(folder / f"{split}.txt")]
-        except CheckpointError: return False  # a list that is not what it was
+        except (OSError, CheckpointError): continue
         sizes = known.get(split, {}).get("bytes") if isinstance(known, dict) and isinstance(known.get(split), dict) else None
-        if not all(path.is_file() for path in places) or sizes and sizes != _sum_of(str(_size_of(path)).encode() for path in places): return False
-    return True
+        if gone := [path for path in places if not os.path.isfile(path)]: return f"{len(gone)} of the {len(places)} pictures in its {split}.txt are not there, as {gone[0]}"
+        if sizes and sizes != _sum_of(str(_size_of(path)).encode() for path in places): return f"the pictures in its {split}.txt have other sizes there"
+        looked += 1
+    return "" if looked else "its lists, train.txt and val.txt, are missing or are not what they were"
 
 
 def read_division(model_path, split: str, spec) -> dict:
     """How the run of a model has read its folder, as options of `open_dataset`. model_path: a run's folder or a file in it; empty when
     there is no run, or `spec` holds other pictures than the run's."""
-    folder = Path(model_path) if Path(model_path).is_dir() else Path(model_path).parent
+    folder = run_file(model_path).parent
     try: said = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     except (OSError, ValueError): return {}
     said = said.get("args", said) if isinstance(said, dict) else {}
     if not isinstance(said, dict) or not said.get("data"): return {}
     divided = said.get("val_share")
-    if Path(str(run_data(said, folder))).resolve() != Path(spec).resolve() and not (divided and same_pictures(folder, spec)): return {}
+    if Path(str(run_data(said, folder))).resolve() != Path(spec).resolve() and not (divided and not other_pictures(folder, spec)): return {}
     found = {name: True for name in ("backgrounds", "allow_outside") if said.get(name)}
     names = folder / f"{split}.txt"
     if divided and split in ("train", "val"):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STARTS', 'CACHED', 'FLAGS', 'FREE_FLAGS', 'InTurn', 'prepare_data', 'SmallCopies', 'FirstImages', 'enough_queries',
            'check_shapes_size', 'model_config', 'kept_config', 'same_architecture', 'default_preset', 'take_start',
-           'check_tuning', 'default_cache', 'tuning_settings', 'run_folder', 'default_epochs', 'settings',
+           'check_tuning', 'default_cache', 'tuning_settings', 'is_run_on', 'run_folder', 'default_epochs', 'settings',
            'train_config', 'default_every', 'build_model', 'take_head', 'cache_both', 'save_picture', 'save_json',
            'snapshot_epochs', 'save_snapshot', 'check_arguments', 'prepare_model', 'describe', 'train', 'train_with',
            'warn_of_seen', 'go_on_after_restart', 'check_classes', 'train_in', 'recall', 'stored_plan',
@@ -14,6 +14,7 @@ __all__ = ['STARTS', 'CACHED', 'FLAGS', 'FREE_FLAGS', 'InTurn', 'prepare_data', 
 # %% ../../nbs/commands/train.ipynb #c0d7a005
 import hashlib
 import json
+import os
 import sys
 import time
 from contextlib import nullcontext
@@ -27,8 +28,8 @@ from torch import nn
 
 from ..errors import CheckpointError, ConfigError, UsageError
 from ..checkpoints.config import MODEL_PRESETS, DETRConfig
-from .photos import division_lists, division_of, open_both, read_names, reading, run_data, write_division
-from ..checkpoints.files import MANIFEST, check_manifest, read_json_object, run_weights, shipped_models, write_atomically
+from .photos import division_lists, division_of, open_both, read_names, reading, run_data, run_file, write_division
+from ..checkpoints.files import MANIFEST, check_manifest, load_model_weights, other_files, read_json_object, run_weights, shipped_models, write_atomically
 from ..datasets.folders import SHAPES, drawn_kind
 from ..model import DETR
 
@@ -54,11 +55,11 @@ def prepare_data(spec: str, preset: str, config: DETRConfig, turns: bool = False
         return open_dataset(spec, "train", transforms=Dihedral()), open_dataset(spec, "val")
     size, (train, val) = (config.image_size, config.max_size), open_both(spec, **reading)
     paper = preset == "paper" and not config.stretch
-    train.transforms, val.transforms = (paper_augment(part) if paper else light_augment(*size, part, config.stretch) for part in (True, False))
+    train.transforms = paper_augment() if paper else light_augment(*size, stretch=config.stretch)
+    val.transforms = light_augment(*size, False, config.stretch)  # the pixels that `evaluate` sees
     if paper: return train, val
     if turns: train.transforms = InTurn(Dihedral(), train.transforms)
-    if config.backbone == "conv":
-        train, val = (SmallCopies(data, 3 * config.image_size // 2) for data in (train, val))
+    if config.backbone == "conv": train, val = SmallCopies(train, 3 * config.image_size // 2), SmallCopies(val)
     if mosaic:
         from nanodetr.datasets.augment import Mosaic
 
@@ -68,15 +69,22 @@ def prepare_data(spec: str, preset: str, config: DETRConfig, turns: bool = False
 
 # %% ../../nbs/commands/train.ipynb #4bc2394c
 class SmallCopies:
-    "A photo data set with each image shrunk to a short side of `short` pixels at first use and kept as bytes; `transforms` come after."
+    """A photo data set with each image shrunk to a short side of `short` pixels at first use and kept as bytes; `transforms` come after.
 
-    def __init__(self, data, short: int):
+    short None: each is kept as the transforms have made it, so that validation sees the very pixels that `evaluate` sees.
+    """
+
+    def __init__(self, data, short: int = None):
         self.data, self.short, self.classes, self.kept = data, short, data.classes, {}
         self.transforms, data.transforms = data.transforms, None
 
     def __len__(self): return len(self.data)
 
     def __getitem__(self, i):
+        if self.short is None:
+            if i not in self.kept: self.kept[i] = self.transformed(*self.data[i])
+            image, target = self.kept[i]
+            return image, dict(target)
         if i not in self.kept:
             image, target = self.data[i]
             scale = self.short / min(image.shape[-2:])
@@ -84,8 +92,9 @@ class SmallCopies:
                 image = F.interpolate(image[None], scale_factor=scale, mode="bilinear", antialias=True)[0]
             self.kept[i] = (image.clamp(0, 1) * 255).round().byte(), target
         image, target = self.kept[i]
-        image, target = image.float() / 255, dict(target)
-        return self.transforms(image, target) if self.transforms else (image, target)
+        return self.transformed(image.float() / 255, dict(target))
+
+    def transformed(self, image, target) -> tuple: return self.transforms(image, target) if self.transforms else (image, target)
 
     def get_target(self, i): return self.data.get_target(i)
 
@@ -147,6 +156,8 @@ def same_architecture(one: DETRConfig, other: DETRConfig) -> bool:
 
 def default_preset(args, source: DETR = None) -> str:
     "`--preset`, or the one that suits the weights to begin with."
+    if args.preset in CACHED and source is not None and source.config.backbone == "conv":
+        raise UsageError(f"--preset {args.preset} trains behind a ResNet that stays as it is, and {args.weights} has a small backbone of its own: leave out --preset, or leave out --weights and give --backbone-weights")
     if args.preset: return args.preset
     if args.backbone_weights and args.backbone_weights != "none": return "photos"
     if source is not None and source.config.backbone != "conv": return "voc"
@@ -210,12 +221,19 @@ def tuning_settings(args) -> dict:
     return chosen
 
 # %% ../../nbs/commands/train.ipynb #2d40dcc6
+def is_run_on(run: Path, data: str) -> bool:
+    "Whether the run in a folder is on these data, and not on another folder of that name."
+    try: theirs = run_data(read_json_object(run / "run.json"), run)
+    except CheckpointError: return False
+    return data in SHAPES or theirs is not None and Path(theirs).resolve() == Path(data).resolve()
+
+
 def run_folder(out, data: str, preset: str, resume: bool) -> Path:
-    "The folder of a run: `--out`, or runs/NAME. A new run gets a new one, and a resumed one goes on in the last, of any preset if none is named."
+    "The folder of a run: `--out`, or runs/NAME. A new run gets a new one, and a resumed one goes on in the last one on these data, of any preset if none is named."
     from nanodetr.runs.folder import claim_folder, claim_name, last_run
 
     known = Path(data).resolve().name or "data" if data not in SHAPES else data
-    if resume: return Path(out) if out else last_run(Path("runs"), *(f"{known}-{name}" for name in ([preset] if preset else MODEL_PRESETS)))
+    if resume: return Path(out) if out else last_run(Path("runs"), *(f"{known}-{name}" for name in ([preset] if preset else MODEL_PRESETS)), fits=lambda run: is_run_on(run, data))
     name = f"{known}-{preset}"
     return claim_folder(Path(out)) if out else claim_name(Path("runs"), name)
 
@@ -387,7 +405,7 @@ def prepare_model(args, folder: Path, before, train_data, val_data, chosen: dict
         config = training_settings(**{**before.training, "device": anew.device, "workers": anew.workers})
         model = DETR(DETRConfig.from_dict(dict(before.model)))
         last = run_weights(folder, "last")
-        return DETR.from_pretrained(last).train() if args.cache and last.is_file() else model, config
+        return load_model_weights(model, last) if args.cache and last.is_file() else model, config
     most = drawn_kind(args.data).most if args.data in SHAPES else max(len(d.get_target(i)["labels"]) for d in (train_data, val_data) for i in range(len(d)))
     config = train_config(args, len(train_data))
     return build_model(args, train_data.classes, most, chosen, source), config
@@ -402,7 +420,9 @@ def describe(args, model: DETR, config, train_data, val_data, folder, group) -> 
     size = "" if args.data in SHAPES else f", stretched to {high} x {wide}" if model.config.stretch else f", short side {high}, at most {wide}"
     print(f"data    {args.data}: {len(train_data)} images to train on, {len(val_data)} to validate on, {len(classes)} classes{size}", flush=True)
     print(f"model   {args.preset}: {count:,} parameters{f', {trained:,} of them trained' * (trained < count)}, {model.config.num_queries} object queries", flush=True)
-    print(f"train   {config.epochs} epochs, {steps} steps of {config.batch_size} x {config.accumulate} images, rate {config.lr:g}, backbone {config.backbone_lr:g}, seed {config.seed}", flush=True)
+    every = args.evaluate_every or default_every(config.epochs, args.data)
+    print(f"train   {config.epochs} epochs, {steps} steps of {config.batch_size} x {config.accumulate} images, rate {config.lr:g}, backbone {config.backbone_lr:g}, seed {config.seed}, "
+          f"AP every {f'{every} epochs' if every > 1 else 'epoch'}", flush=True)
     if shared := group.describe(config): print(f"shared  {shared}", flush=True)
     print(f"into    {folder}", flush=True)
 
@@ -443,11 +463,12 @@ def train_with(args, group) -> int:
     chosen = settings(args.set, DETRConfig) | tuning_settings(args)
     early = DETRConfig.from_dict(dict(before.model)) if goes_on else \
         model_config(args.preset, args.data, ["?"], 1, **chosen) if source is None else kept_config(source.config, args.data, **chosen)
-    train_data, val_data = prepare_data(args.data, args.preset, early, args.turns, 0 if args.overfit else args.mosaic or 0, **reading(args, folder))
+    train_data, val_data = prepare_data(args.data, args.preset, early, args.turns, 0 if args.overfit else args.mosaic or 0, **reading(args, folder), **({"decode": True} if args.dry_run and args.data not in SHAPES else {}))
     divided = train_data, val_data
-    if args.weights and not args.resume: warn_of_seen(Path(args.weights), val_data)
+    if args.weights and not args.resume: warn_of_seen(args.weights, args.data, *divided)
     if args.overfit:
         train_data.transforms = val_data.transforms  # the very same pictures every time
+        if isinstance(train_data, SmallCopies): train_data.short = None
         train_data = val_data = FirstImages(train_data, args.overfit)
     model, config = prepare_model(args, folder, before, train_data, val_data, chosen, source)
     if args.freeze_backbone:
@@ -476,15 +497,22 @@ def train_with(args, group) -> int:
         return train_in(args, folder, goes_on, model, config, train_data, val_data, scenes, kept, group)
 
 
-def warn_of_seen(weights: Path, val_data) -> None:
-    "Say when pictures to validate on are among those that a divided run, whose weights are taken, was trained on."
-    folder = weights if weights.is_dir() else weights.parent
-    if not (folder / "train.txt").is_file() or not (folder / "run.json").is_file(): return
-    saved, names = read_json(folder / "run.json"), division_of(val_data)
-    seen = set(read_names(folder / "train.txt")) & set(names or ())
+def warn_of_seen(weights: str, spec: str, train_data, val_data) -> None:
+    "Say when pictures of `spec` to validate on are among those that a divided run, whose weights are taken, was trained on."
+    folder = run_file(weights).parent
+    if not run_file(weights).is_file() or not (folder / "train.txt").is_file(): return
+    try:
+        saved = read_json(run_file(weights))
+        learned, old, names = read_names(folder / "train.txt"), Path(run_data(saved, folder) or ""), division_of(val_data) or []
+        known = {*learned, *(read_names(folder / "val.txt") if (folder / "val.txt").is_file() else ())}
+    except CheckpointError as error: return print(f"warning {error}", file=sys.stderr, flush=True)
+    sizes = lambda name: {os.path.getsize(root / name) for root in (old, Path(spec)) if os.path.isfile(root / name)}
+    seen = [name for name in names if name in set(learned) and len(sizes(name)) < 2]  # others are only called so
     if not seen: return
-    print(f"warning {len(seen)} of {len(names)} pictures to validate on are among those that {folder} was trained on, and AP will be too high: "
-          f"divide as it did, --val-share {saved.get('val_share')} --seed {saved.get('seed') or 0}", file=sys.stderr, flush=True)
+    grown = known != {*names, *(division_of(train_data) or ())}
+    print(f"warning {len(seen)} of {len(names)} pictures to validate on are among those that {folder} was trained on, and AP will be too high: " +
+          (f"the set is another one now; make a val split of its own, without those in {folder / 'train.txt'}" if grown else
+           f"divide as it did, --val-share {saved.get('val_share')} --seed {saved.get('seed') or 0}"), file=sys.stderr, flush=True)
 
 
 def go_on_after_restart(args, group) -> None:
@@ -561,12 +589,14 @@ def recall(args, folder: Path):
     for name, kind in FLAGS.items():
         if (value := saved.get(name)) is not None and not (type(value) is kind or kind is float and type(value) is int) or kind is list and not all(isinstance(x, str) for x in value or []):
             raise CheckpointError(f"{path}: {name} is {value!r:.60}, which no run writes: restore it, or take the weights into a new run: nanodetr train --weights {folder}")
+    if not (checkpoint := folder / "checkpoint.pt").exists() and any((folder / name).is_file() for name in ("previous.pt", "best.safetensors", "model.safetensors")):
+        raise CheckpointError(f"{checkpoint}: is missing: {other_files(checkpoint)}")
     plan = stored_plan(folder, saved)
     check_manifest(folder)
     refuse_changes(args, saved, plan, folder)
     for name, value in {**saved, "data": run_data(saved, folder)}.items():
         if name in FLAGS and getattr(args, name, None) is None: setattr(args, name, value)
-    if args.data and args.data not in SHAPES and not Path(args.data).exists():
+    if args.data and args.data not in SHAPES and not os.path.exists(args.data):
         raise UsageError(f"{path}: the data of this run were in {saved.get('data_at', args.data)}, and {args.data} is not there: say where they are now, --data FOLDER")
     return plan
 

@@ -41,7 +41,8 @@ const hundredths = x => Math.round(100 * x) / 100;
 export function dragged(box, corner, point, way) {
   if (!corner) return [hundredths(box[0] + way[0]), hundredths(box[1] + way[1]), box[2], box[3]];
   const found = [0, 1].map(k => {
-    const fixed = box[k] - corner[k] * box[2 + k] / 2, size = clamp(corner[k] * (point[k] - fixed), 0.02, 1), centre = hundredths(fixed + corner[k] * size / 2);
+    const fixed = box[k] - corner[k] * box[2 + k] / 2, [near, far] = [0, 1].map(rim => 2 * corner[k] * (rim - fixed)).sort((a, b) => a - b);  // between these sizes the centre is in 0..1
+    const size = clamp(corner[k] * (point[k] - fixed), Math.max(0.02, near), Math.min(1, far)), centre = hundredths(fixed + corner[k] * size / 2);
     return [centre, hundredths(2 * Math.abs(centre - fixed))];
   });
   return [found[0][0], found[1][0], found[0][1], found[1][1]];
@@ -163,17 +164,20 @@ export async function mount(place, data, given = {}, changed = () => {}) {
   for (const panel of Object.values(panels)) {
     const {canvas} = panel, where = event => { const box = canvas.getBoundingClientRect(); return [event.clientX - box.left, event.clientY - box.top].map(v => v / unit - MARGIN); };
     canvas.addEventListener("pointerdown", event => {
+      if (event.button || !event.isPrimary) return;
       const found = find(where(event), event.pointerType === "mouse" ? 9 : 18);
       if (!found) return;
       held = found.whose, grip = {...found, from: where(event), box: boxOf(frame.state, held)};
       canvas.setPointerCapture(event.pointerId), frame.later();
     });
     canvas.addEventListener("pointermove", event => {
+      if (!event.isPrimary) return;
+      if (!(event.buttons & 1)) grip = null;  // the button was let go where nobody told us
       const point = where(event), found = grip || find(point, 9);
       canvas.style.cursor = !found ? "default" : !found.corner ? "move" : found.corner[0] === found.corner[1] ? "nwse-resize" : "nesw-resize";
       if (grip) frame.set(patch(grip.whose, dragged(grip.box, grip.corner, point, point.map((v, k) => v - grip.from[k]))));
     });
-    for (const end of ["pointerup", "pointercancel"]) canvas.addEventListener(end, () => { grip = null; });
+    for (const end of ["pointerup", "pointercancel"]) canvas.addEventListener(end, event => { if (event.isPrimary) grip = null; });
     canvas.addEventListener("touchstart", event => { if (find(where(event.touches[0]), 18)) event.preventDefault(); }, {passive: false});  // on a box a finger does not scroll
     frame.touchable(panel, {label: "boxes", at: (x, y) => find([x / unit - MARGIN, y / unit - MARGIN], 9), choose() {},
       move(dx, dy) { frame.set(patch(held, dragged(boxOf(frame.state, held), null, null, [0.01 * dx, 0.01 * dy]))); }});

@@ -194,7 +194,7 @@ export function labels(context, wanted, width, height, size = 11, avoid = []) {
     const above = [[x0, y0 - high], [x1 - wide, y0 - high]], below = [[x0, y1], [x1 - wide, y1]], inside = [[x0, y0], [x1 - wide, y0]];
     const roomy = x1 - x0 > 1.6 * wide && y1 - y0 > 3 * high;  // a large box can hold its own label
     const spots = [...above, ...(roomy ? [...inside, ...below] : [...below, ...inside]), [x1, y0], [x0 - wide, y0], [x1, y1 - high], [x0 - wide, y1 - high], [x0, y1 - high]], near = spots.length;
-    for (let k = 1; k <= wanted.length; k++) for (const x of [x0, x1 - wide]) spots.push([x, y0 - high - k * (high + 1)], [x, y1 + k * (high + 1)], [x, y1 - high - k * (high + 1)]);
+    for (let k = 1; k <= (faint ? 0 : Math.min(wanted.length, height / high)); k++) for (const x of [x0, x1 - wide]) spots.push([x, y0 - high - k * (high + 1)], [x, y1 + k * (high + 1)], [x, y1 - high - k * (high + 1)]);
     const badness = ([x, y]) => {
       const spill = Math.max(0, -x) + Math.max(0, -y) + Math.max(0, x + wide - width) + Math.max(0, y + high - height);
       return 40 * spill + placed.reduce((sum, p) => sum + shared([x, y, x + wide, y + high], p), 0);
@@ -423,14 +423,15 @@ export class Frame {
     return this.control(label, [group]);
   }
 
-  // a slider; names: what its places are called (then it runs over their numbers)
-  range(key, label, low, high, step = 1, {names = null, wide = false, show = String} = {}) {
+  // a slider; names: what its places are called (then it runs over their numbers); values: what its places stand for
+  range(key, label, low, high, step = 1, {names = null, wide = false, show = String, values = null} = {}) {
     const input = element("input", {type: "range", min: low, max: high, step, "aria-label": label, "data-key": key});
     const output = element("output", {}), text = value => names ? names[value] : show(value);
     if (names) output.style.minWidth = `${Math.max(...names.map(name => name.length)) * 0.55 + 0.5}em`;
-    input.addEventListener("input", () => this.set({[key]: Number(input.value)}));
+    input.addEventListener("input", () => this.set({[key]: values ? values[input.value] : Number(input.value)}));
     this.syncs.push(state => {
-      if (input.value !== String(state[key])) input.value = state[key];
+      const at = values ? values.indexOf(state[key]) : state[key];
+      if (input.value !== String(at)) input.value = at;
       output.textContent = text(state[key]), input.setAttribute("aria-valuetext", text(state[key]));
     });
     const control = this.control(label, [input, output], wide);
@@ -490,7 +491,7 @@ export class Frame {
     };
     canvas.addEventListener("pointermove", event => {
       if (event.pointerType === "mouse") this.over(where(event));
-      if (drag && event.buttons && where(event)) choose(where(event), event);
+      if (drag && event.buttons & 1 && where(event)) choose(where(event), event);
     });
     canvas.addEventListener("pointerleave", () => this.over(null));
     canvas.addEventListener("click", event => {

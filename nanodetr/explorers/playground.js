@@ -551,7 +551,7 @@ export async function mount(place, facts, engine) {
 
   function dragged(node, begin) {  // begin(event) -> move(x, y)
     node.addEventListener("pointerdown", event => {
-      if (event.button) return;
+      if (event.button || !event.isPrimary) return;
       event.stopPropagation(), node.setPointerCapture(event.pointerId);
       const move = begin(event);
       dragging = true;
@@ -629,7 +629,7 @@ export async function mount(place, facts, engine) {
     frame.over(under_.length ? {query: under_.reduce((a, b) => area(b.box) < area(a.box) ? b : a).query} : null);
   });
   stage.addEventListener("pointerleave", () => frame.over(null));
-  stage.addEventListener("pointerdown", event => { if (event.target === canvas || event.target === stage) choose(null), frame.set({query: "-"}); });
+  stage.addEventListener("pointerdown", event => { if (!event.button && (event.target === canvas || event.target === stage)) choose(null), frame.set({query: "-"}); });
 
   // --- asking the model
   async function ask() {

@@ -41,7 +41,7 @@ export async function mount(place, data, given = {}, changed = () => {}) {
   const tallest = Math.min(1, Math.max(...images.map(image => image.height / image.width))), of = label => classes.find(told => told.label === label);
   frame.range("threshold", "score threshold", 0, highest, 0.01, {wide: true, show: x => x.toFixed(2)});
   frame.range("iou", "IoU of a hit", ious[0], ious[ious.length - 1], 0.05, {wide: true, show: x => x.toFixed(2)});
-  if (classes.length > 12) frame.range("label", "class", classes[0].label, classes[classes.length - 1].label, 1, {names, wide: true});
+  if (classes.length > 12) frame.range("label", "class", 0, classes.length - 1, 1, {names, wide: true, values: classes.map(told => told.label)});
   else frame.pills("label", "class", classes.map(told => [names[told.label], told.label]));
   frame.main.style.gridTemplateColumns = "minmax(0, 7fr) minmax(0, 5fr)";
   const scenes = frame.panel("scene"), chart = frame.panel("curve");
@@ -107,7 +107,7 @@ export async function mount(place, data, given = {}, changed = () => {}) {
 
   function draw(state, hover) {
     const told = of(state.label), at = ious.findIndex(value => Math.abs(value - state.iou) < 0.025), found = working(told, state.threshold, at);
-    if (hover && (hover.place >= told.hits[at].length || (hover.detection !== undefined && !told.scenes[hover.image]?.scores[hover.detection]))) hover = null;  // of another class
+    if (hover && (hover.place >= told.hits[at].length || (hover.detection !== undefined && told.scenes[hover.image]?.scores[hover.detection] === undefined))) hover = null;  // of another class
     const scores = told.scores[at] || told.scores[0], asked = hover?.detection === undefined ? null : told.scenes[hover.image].scores[hover.detection];
     drawScenes(told, at, state, hover);
     drawChart(told, at, found, state, asked === null ? hover?.place ?? -1 : scores.filter(score => score >= asked).length - 1);

@@ -13,7 +13,7 @@ import torch
 from matplotlib.colors import to_rgb
 
 from ..errors import NanodetrError
-from ..evaluation import average_precision, detection_kinds, precision_recall
+from ..evaluation import _kind, average_precision, detection_kinds, overlap, precision_recall
 from .core import Explorer, Sheet, choice, make_explorer, picture_address, rounded, slider, stops
 from ..plots.charts import _envelope
 from ..plots.pictures import captions, to_numpy, to_picture
@@ -117,13 +117,16 @@ def _judged_scene(image, detection, target, label: int, threshold: float, iou: f
             "missed": target["boxes"][torch.as_tensor(missed) & (target["labels"] == label)]}
 
 # %% ../../nbs/explorers/precision_recall.ipynb #e63b0d15
-def _claims(detection, target, order, wanted, iou: float) -> list:
-    "For each of the detections `order`, the place in `wanted` of the object that it gets right, -1 if it is wrong, -2 if it is ignored."
-    claims, (_, left) = [], detection_kinds({key: value[:0] for key, value in detection.items()}, target, 0, iou)
-    for n in range(1, len(order) + 1):
-        kinds, missed = detection_kinds({key: value[order[:n]] for key, value in detection.items()}, target, 0, iou)
-        found, left = np.flatnonzero(left & ~missed), missed
-        claims.append(wanted.index(found[0]) if len(found) else -2 if kinds[-1] == "ignored" else -1)
+def _claims(overlaps, same, crowd, wanted, iou: float) -> list:
+    """For each detection, the best score first, the place in `wanted` of the object that it gets right, -1 if it is wrong, -2 if it is ignored.
+
+    overlaps: (D,N) with all objects; same (of this class), crowd: (N,) bool.
+    """
+    claims, found = [], np.zeros(len(same), dtype=bool)
+    for row in overlaps:
+        kind, claimed = _kind(row, same, found, crowd, iou, 0.1)
+        if claimed is not None: found[claimed] = True
+        claims.append(wanted.index(claimed) if claimed is not None else -2 if kind == "ignored" else -1)
     return claims
 
 
@@ -133,8 +136,10 @@ def _class_scene(detection, target, size, label: int, ious) -> dict:
     crowd = target.get("iscrowd", torch.zeros(len(target["labels"]))).bool()
     wanted = torch.nonzero((target["labels"] == label) & ~crowd).flatten().tolist()
     scale = torch.tensor([size[1], size[0]] * 2)
+    overlaps = overlap(to_numpy(detection["boxes"][order]).astype(float)[:, None], to_numpy(target["boxes"]).astype(float), to_numpy(crowd))
+    claims = [_claims(overlaps, to_numpy(target["labels"] == label), to_numpy(crowd), wanted, iou) for iou in ious]
     return {"boxes": rounded(detection["boxes"][order] / scale), "objects": rounded(target["boxes"][wanted] / scale),
-            "scores": _rounded_down(detection["scores"][order]), "claims": [_claims(detection, target, order, wanted, iou) for iou in ious]}
+            "scores": _rounded_down(detection["scores"][order]), "claims": claims}
 
 
 def _rounded_down(scores) -> list:

@@ -64,14 +64,14 @@ def claim_name(root: Path, name: str) -> Path:
         return folder
 
 
-def last_run(root: Path, *names: str) -> Path:
-    "Of root/name, root/name-2, ... for these names, the run that wrote last; the first name's folder when there is none."
+def last_run(root: Path, *names: str, fits=lambda folder: True) -> Path:
+    "Of root/name, root/name-2, ... for these names, the run that wrote last, of those that `fits` accepts if there are any; the first name's folder when there is none."
     def age(folder):
         try: return max((folder / file).stat().st_mtime for file in ("run.json", "checkpoint.pt") if (folder / file).exists())
         except (OSError, ValueError): return -1.0  # no run, or deleted in this moment
     pattern = re.compile(rf"({'|'.join(map(re.escape, names))})(-\d+)?")
     found = [folder for folder in (root.iterdir() if root.is_dir() else ()) if pattern.fullmatch(folder.name) and age(folder) >= 0]
-    return max(found, key=age, default=root / names[0])
+    return max([folder for folder in found if fits(folder)] or found, key=age, default=root / names[0])
 
 # %% ../../nbs/runs/folder.ipynb #f01d000b
 def started(pid: int):

@@ -244,10 +244,10 @@ def keep_best(trainer: RunTrainer, out: Path) -> None:
 # %% ../../nbs/runs/run.ipynb #8baedcef
 def read_checkpoint_file(path: Path, device="cpu") -> dict:
     "The state in a checkpoint.pt. TrainingError when there is none; CheckpointError, with what to do, when it is damaged."
-    if not path.exists():
-        raise TrainingError(f"nothing to resume: {path} does not exist; train there first, without resume")
     earlier = path.with_name("previous.pt")
     remedy = f"go on from the one before it: rename {earlier} to {path.name}" if earlier.is_file() else f"take the weights beside it into a new run: nanodetr train --weights {path.parent}"
+    if not path.exists():
+        raise TrainingError(f"nothing to resume: {path} does not exist; {remedy if earlier.is_file() else 'train there first, without resume'}")
     check_sum(path)
     try: state = torch.load(io.BytesIO(path.read_bytes()), map_location=device, weights_only=True)
     except Exception as error:  # torch raises half a dozen types for a file that is no checkpoint
@@ -340,7 +340,7 @@ def sample_name(data, i: int) -> str:
 
 def watched_epoch(trainer: RunTrainer, data, batches: list, accumulate: int):
     "`train_epoch` with `accumulate` micro-batches in a step, with loader processes that no signal stops, and with errors of one line that name the sample."
-    steps, first = None, trainer.step
+    steps, first, outside = None, trainer.step, sys.exc_info()[1]
     try:
         steps = train_epoch(trainer, Watched(data), batches, accumulate)
         with held_back() if trainer.config.workers else nullcontext(): losses = next(steps, None)  # the processes start with the first step
@@ -357,8 +357,8 @@ def watched_epoch(trainer: RunTrainer, data, batches: list, accumulate: int):
     finally:
         with careless():
             steps.close()
-            error = sys.exc_info()[1]
-            while error:  # what it holds keeps the loader processes, and these would keep this one from its end
+            error = sys.exc_info()[1] if trainer.config.workers else None
+            while error and error is not outside:  # what it holds keeps the loader processes, and these would keep this one from its end
                 traceback.clear_frames(error.__traceback__)
                 error = error.__context__
 

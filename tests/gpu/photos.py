@@ -138,7 +138,7 @@ def pretrain(recipe: str, weights: Path, args) -> dict:
 
 def train_detr(recipe: str, data, weights: Path, args) -> tuple:
     model, lr = build(recipe, data.classes, weights, 3, args)
-    if args.head and load_head(model) is None: raise SystemExit(f"--head: no head is kept for {recipe}: make it with --pretrain SECONDS --recipes {recipe}")
+    if args.head and load_head(model) is None: raise RuntimeError(f"--head: no head is kept for {recipe}: make it with --pretrain SECONDS --recipes {recipe}")
     rows, steps, seconds = learn(model, lr, batches(data, args, Canvas(args.canvas)), args.seconds, args.compile, args)
     model.eval()
     return model, lambda split: predict(model, split, 8, args.device, progress=False), rows, steps, seconds

@@ -103,8 +103,10 @@ fi
 wait
 timing="--device cuda --repeats 9 --arithmetic $arithmetic"
 wanted benchmark && rows $rows_wanted
+head=
+[ -n "$(find "$NANODETR_CACHE/heads" -name head.safetensors 2> /dev/null)" ] && head=--head  # none is kept: they start without
 for name in bccd cards; do
-  wanted $name && step $name 420 python tests/gpu/photos.py "$inputs" --data $name --seconds "${SECONDS_EACH:-60}" --recipes $recipes --compile --head --out "$OUT/$name"
+  wanted $name && step $name 420 python tests/gpu/photos.py "$inputs" --data $name --seconds "${SECONDS_EACH:-60}" --recipes $recipes --compile $head --out "$OUT/$name"
   wanted $name && [ -n "${COMPARE:-}" ] && step "$name-beside" 420 python tests/gpu/photos.py "$inputs" --data $name --seconds "${SECONDS_EACH:-60}" --recipes $COMPARE --out "$OUT/$name-beside"
 done
 finish
