@@ -7,6 +7,7 @@ import re
 import shutil
 import struct
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from nanodetr.checkpoints.config import DETRConfig
 from nanodetr.cli import main
@@ -35,8 +37,8 @@ FUZZ = 10_000 if os.environ.get("NANODETR_FUZZ") else 60
 # ---------------------------------------------------------------- drawing folders
 
 def picture(path: Path, seed: int = 0, size: tuple = (64, 48), **save) -> None:
-    "A grey picture (w, h) with a bright block."
-    pixels = np.random.default_rng(seed).integers(60, 90, (size[1], size[0], 3), dtype=np.uint8)
+    "A grey picture (w, h) with a bright block; another name, another picture."
+    pixels = np.random.default_rng([seed, zlib.crc32("/".join(path.parts[-3:]).encode())]).integers(60, 90, (size[1], size[0], 3), dtype=np.uint8)
     pixels[size[1] // 4:size[1] // 2, size[0] // 4:size[0] // 2] = (220, 60 + 40 * (seed % 4), 40)
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path, **save)
@@ -292,6 +294,12 @@ def odd_corner(root):
     return coco_set(root, data)
 
 
+def slip_of_many():
+    data = coco([f"t{k}.jpg" for k in range(12)], box=(5, 4, 20, 20))
+    data["annotations"][0]["bbox"] = [60, 40, 63, 47]
+    return data
+
+
 def none_left():
     data = coco(["t0.jpg", "t1.jpg"])
     data["annotations"][0]["bbox"], data["annotations"][1]["iscrowd"] = [9, 9, 0, 5], 1
@@ -331,6 +339,7 @@ CASES = {
     "21 fractions in val alone": (lambda r: coco_set(r, None, coco(["v0.jpg", "v1.jpg"], box=(0.25, 0.25, 0.5, 0.5))), "val: 2 of 2 box(es) lie between 0 and 1: fractions"),
     "21 fractions and one odd box": (lambda r: with_text(voc(r, "abcdef", "ef", box=(0.25, 0.25, 0.75, 0.75)), "Annotations/a.xml", xml()), "train: 3 of 4 box(es) lie between 0 and 1: fractions"),
     "14 two corners in val alone": (lambda r: coco_set(r, None, coco(["v0.jpg", "v1.jpg"], box=(30, 20, 60, 44))), "val: 2 of 2 box(es) leave their picture, and 2 would fit as two corners"),
+    "14 a slip among boxes near the corner": (lambda r: coco_set(r, slip_of_many()), "warning: annotation 0 (id 1) box (60, 40, 63, 47): mostly outside the image"),
     "14 two corners and one odd box": (odd_corner, "would fit as two corners x0, y0, x1, y1"),
     "large boxes, a pixel too wide": (lambda r: coco_set(r, *(coco([f"{s}{k}.jpg" for k in range(2)], box=(5, 4, 60, 40)) for s in "tv")), None),
     "large boxes, cut at the right": (lambda r: coco_set(r, coco(["t0.jpg", "t1.jpg"], box=(10, 4, 59, 40)), coco(["v0.jpg"], box=(10, 4, 50, 40))), None),
@@ -728,7 +737,87 @@ def test_names_in_other_forms(tmp_path):
     assert len(open_sets(root, val_share=0.5).splits["train"]) == 1
 
 
+# ---------------------------------------------------------------- the right picture, and the right label
+
+def taken(root, split="train", **options): return [data.path(i).relative_to(root).as_posix() for data in [open_sets(root, **options).dataset(split)] for i in range(len(data))]
+
+
+def test_a_folder_that_is_named_counts(tmp_path):
+    "/cam1/a.jpg is cam1/a.jpg, though there is an images/a.jpg; a listed picture that is missing is not another one of its name."
+    root = one_json(one_json(tmp_path / "coco", "my.json", "images"), "my.json", "cam1", prefix="/cam1/")
+    assert all(path.startswith("cam1/") for split in ("train", "val") for path in taken(root, split, val_share=0.5))
+    root = yolo_lists(tmp_path / "yolo")
+    (root / "images/train/train0.jpg").rename(root / "train0.jpg"), put(root / "train0.txt", "0 0.5 0.5 0.2 0.2\n")
+    assert "images/train/train0.jpg: no such picture" in open_refusal(root)
+
+
+def test_paths_that_climb_end_here_too(tmp_path):
+    root = one_json(tmp_path / "coco", "result.json", "images", prefix="../../label-studio/data/media/upload/1/")
+    assert len(taken(root, val_share=0.5)) == 2 and len(taken(root, val_share=0.5, allow_outside=True)) == 2
+    root = yolo(tmp_path / "yolo", yaml="train: ../proj/images/train\nval: ../proj/images/val\nnames: [cup, spoon]\n")
+    assert taken(root) == ["images/train/train0.jpg", "images/train/train1.jpg"]
+    assert "which is not in" in open_refusal(yolo(tmp_path / "none", yaml="train: ../proj/pictures\nval: images/val\nnames: [cup, spoon]\n"))
+
+
+def test_labels_beside_the_set_are_none_of_it(tmp_path):
+    root = yolo(tmp_path / "images/set", "", "", "cup\n", "0 0.375 0.375 0.25 0.25\n", ("t",), "classes.txt")
+    for k in range(2): put(tmp_path / f"labels/set/t{k}.txt", "0 0.1 0.1 0.1 0.1\n")
+    for where in (root, Path(os.path.relpath(root))): assert all(one.box == (16, 12, 32, 24) for record in read_folder(where, ["all"]).splits["all"] for one in record.objects)
+    outside = read_folder(root, ["all"], allow_outside=True).splits["all"]
+    assert all(record.source.parent == tmp_path / "labels/set" for record in outside)
+
+
+def test_a_test_folder_that_holds_all_blames_nobody(tmp_path):
+    root = yolo(tmp_path / "set", yaml="train: /x/images/train\nval: /x/images/val\ntest: /x/images\nnames: [cup, spoon]\n")
+    assert check_dataset(root).ok
+
+
+def test_true_folders_come_before_links(tmp_path):
+    "Also before a link in a folder that comes earlier; and a set that is itself a link has no way up."
+    root = yolo(tmp_path / "big/set", "{split}", "{split}", "cup\nspoon\n", file="classes.txt")
+    (root / "a").mkdir(), (root / "a/sample").symlink_to(root / "train"), (root / "up").symlink_to(root.parent)
+    picture(root.parent / "other/q.jpg"), (tmp_path / "link").symlink_to(root)
+    for where in (root, tmp_path / "link"):
+        assert {split: len(part) for split, part in open_sets(where).splits.items()} == {"train": 2, "val": 2}
+        assert layouts.Tree(where).files == ["classes.txt", "train/train0.jpg", "train/train0.txt", "train/train1.jpg", "train/train1.txt", "val/val0.jpg", "val/val0.txt", "val/val1.jpg", "val/val1.txt"]
+
+
+def test_what_was_made_here_is_no_photo(tmp_path):
+    "The figures of a training in the set, and drawings by `nanodetr detect`, are neither backgrounds nor namesakes."
+    root = voc(tmp_path / "set", lists=False, pictures="")
+    for name in ("run.json", "config.json"): put(root / f"runs/one/{name}", "{}")
+    picture(root / "runs/one/loss.png")
+    mark = PngInfo()
+    mark.add_text("Software", "nanodetr detect")
+    picture(root / "detections/a.png", pnginfo=mark)
+    folder = open_sets(root, val_share=0.5, backgrounds=True)
+    assert sorted(folder.names("train") + folder.names("val")) == ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]
+
+
+@pytest.mark.parametrize("how", ["link", "copy", "test"])
+def test_a_picture_in_two_splits_is_seen(how, tmp_path):
+    root = yolo(tmp_path / "set", yaml="train: images/train\nval: images/val\ntest: images/test\nnames: [cup, spoon]\n")
+    split, there = ("test", root / "images/test/t.jpg") if how == "test" else ("val", root / "images/val/val0.jpg")
+    there.parent.mkdir(exist_ok=True), there.unlink(missing_ok=True)
+    if how == "link": there.symlink_to(root / "images/train/train0.jpg")
+    else: shutil.copy(root / "images/train/train0.jpg", there)
+    put(root / f"labels/{split}/{there.stem}.txt", "0 0.5 0.5 0.2 0.2\n")
+    report = check_dataset(root)
+    assert report.ok and f"{there.name}: 1 picture(s), this one first, are in train and in {split} (there it is {root}/images/train/train0.jpg): AP then measures memory" in str(report)
+
+
 # ---------------------------------------------------------------- splits
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_versions_and_copies_of_a_photo_stay_together(copied, tmp_path):
+    names = [f"p{k}{c}" if copied else f"p{k}_jpg.rf.{'0123456789abcdef' * 2}{c}" for k in range(6) for c in "abc"]
+    root = flat(tmp_path, names=names)
+    for name in names:
+        if copied and name[-1] != "a": shutil.copy(root / f"{name[:-1]}a.jpg", root / f"{name}.jpg")
+    folder = open_sets(root, val_share=0.3)
+    assert {split: len({name[:2] for name in folder.names(split)}) for split in ("train", "val")} == {"train": 4, "val": 2}
+    with pytest.raises(DataError, match="a set of 1 picture.s. .and copies of it. cannot be divided"): open_sets(flat(tmp_path / "one", names=names[:3]), val_share=0.3) if not copied else share_out(folder.splits["val"][:3], 0.3)
+
 
 def records_of(names): return [Record(f"p{k}", None, None, objects=[Annotation(name, (0, 0, 1, 1)) for name in names]) for k, names in enumerate(names)]
 
@@ -757,6 +846,11 @@ def test_nothing_to_divide(tmp_path):
     with pytest.raises(DataError, match="cannot be divided"): share_out(records_of(["a"]), 0.2)
     for share in (0, 1, -1, 2, math.nan):
         with pytest.raises(DataError, match="between 0 and 1"): share_out(records_of("ab"), share)
+
+
+def test_a_name_of_many_spaces_takes_no_time():
+    from nanodetr.datasets.text import clean_name
+    assert clean_name("a" + " " * 300_000 + "b") == "a" + " " * 300_000 + "b" and clean_name(" a \n\t b\0 \0c ") == "a b c"
 
 
 def test_a_division_that_fails_says_so_once(tmp_path):

@@ -65,8 +65,8 @@ def coco_finder(root: Path, tree: Tree, path: Path, split: str, allow_outside: b
 
     def find(name: str) -> Path:
         plain = name_key(name)
-        foreign = re.match(r"/|[A-Za-z]:/|\w+://", plain)  # a path of another machine, or an address: its end may be here
-        for end in [] if foreign and allow_outside and Path(plain).is_file() else path_ends(plain)[1:] if foreign else [plain]:
+        foreign = re.match(r"/|[A-Za-z]:/|\w+://|\.\./", plain)  # a path of another machine, or an address: its end may be here
+        for end in [] if foreign and allow_outside and (root / plain).is_file() else [plain, *path_ends(plain)] if foreign else [plain]:
             place = next((place for place in usual if at(place, end)), None)
             if place: return root / at(place, end)
         if not foreign:
@@ -124,7 +124,7 @@ def more_pictures(found: Found, split: str, records: list, findings: Findings) -
 
 def read_yolo_kind(found: Found, wanted: list, findings: Findings, options: dict) -> tuple:
     "({split: records}, classes, True) of a folder in YOLO's format."
-    return {split: yolo_records(found.parts, split, found.root, findings) for split in wanted}, found.parts.classes, True
+    return {split: yolo_records(found.parts, split, found.root, findings, options.get("allow_outside", False)) for split in wanted}, found.parts.classes, True
 
 
 READERS = {"voc": read_voc_kind, "coco": read_coco_kind, "yolo": read_yolo_kind}
@@ -269,7 +269,7 @@ def read_rest(folder: Folder, found: Found, wanted: list, options: dict, decode:
 
 def note_others(found: Found, findings: Findings) -> None:
     "Warn of annotated pictures beside the folders of the splits."
-    others = [path for path in found.parts.splits.get("others", []) if label_file(path)] if found.kind == "yolo" else \
+    others = [path for path in found.parts.splits.get("others", []) if label_file(path, found.root)] if found.kind == "yolo" else \
              [found.parts.annotations[name][0] for name in found.splits.get("others") or [] if name in found.parts.annotations]
     if others: findings.warning(others[0], f"{len(others)} annotated picture(s), this one first, lie beside the folders of the splits, and are left out", "put them into train/ or val/; if train/ is no split, rename it")
 

@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from .records import Annotation, Findings, Record
-from .text import guessed_encoding, read_file_bytes
+from .text import copies, guessed_encoding, read_file_bytes
 
 # %% ../../nbs/datasets/judge.ipynb #3b8f979e
 def many(part: int, count: int) -> bool:
@@ -167,10 +167,15 @@ MOST = 100  # detections of a picture that COCO's evaluation counts
 
 
 def judge_pictures(where, splits: dict, findings: Findings) -> None:
-    "Note pictures that are in train and val, nearly black ones (where they were decoded), and how full the fullest is."
-    train = {str(record.picture) for record in splits.get("train", [])}
-    both = [record.picture for record in splits.get("val", []) if str(record.picture) in train]
-    if both: findings.warning(both[0], f"{len(both)} picture(s), this one first, are in train and in val: AP then measures memory", "keep each in one split")
+    "Note pictures that are in train and in val or test, under whatever name, nearly black ones (where they were decoded), and how full the fullest is."
+    there = {split: [record.picture for record in splits.get(split, [])] for split in ("train", "val", "test")}
+    first = copies(sum(there.values(), [])) if any(len(part) and split != "train" for split, part in there.items()) else {}
+    train = {first.get(path, path): path for path in reversed(there["train"])}
+    for split in ("val", "test"):
+        both = [path for path in there[split] if first.get(path, path) in train]
+        if not both: continue
+        other = train[first.get(both[0], both[0])]
+        findings.warning(both[0], f"{len(both)} picture(s), this one first, are in train and in {split}" + f" (there it is {other})" * (other != both[0]) + ": AP then measures memory", "keep each in one split")
     records = [record for part in splits.values() for record in part]
     black = list(dict.fromkeys(record.picture for record in records if record.black))
     for path in black[:20]: findings.warning(path, "is nearly black", "look at it; was it saved with more than 8 bits?")

@@ -181,7 +181,7 @@ def find_yolo_labels(tree: Tree, findings: Findings, options: dict) -> Found:
     "Label files beside the pictures or in labels/, and a file of class names."
     names = next((name for wanted in NAMES_FILES for name in tree.files if PurePosixPath(name).name.lower() == wanted), None)
     texts = set(tree.ending(".txt"))
-    labelled = [name for name in tree.pictures if label_file(tree.path(name))] if texts else []
+    labelled = [name for name in tree.pictures if label_file(tree.path(name), tree.root, options.get("allow_outside", False))] if texts else []
     if not labelled: return None
     if names is None:
         refuse_file(tree.root, "has label files as YOLO writes them, and no names of the classes", "write data.yaml, or classes.txt with one name on each line")
