@@ -399,13 +399,14 @@ CASES = {
     "a second yaml with the same": (lambda r: with_text(yolo(r), "dataset.yaml", "train: images/train\nval: images/val\nnames: [cup, spoon]\n"), None),
     "an empty line among the names": (lambda r: yolo(r, "{split}", "{split}", "cup\n\nspoon\n", "2 0.375 0.375 0.25 0.25\n", file="classes.txt"), "has no name for class 1"),
     "a missing picture in COCO": (lambda r: (coco_set(r) / "images/t0.jpg").unlink() or r, "images/t0.jpg: no such picture"),
-    "annotated pictures beside train": (lambda r: flat(flat(flat(r, where="train"), where="val"), where="plane"), "warning: 4 annotated picture(s), this one first, lie beside the folders of the splits"),
-    "annotated YOLO pictures beside train": (lambda r: yolo(r, "{split}", "{split}", "cup\nspoon\n", splits=("train", "val", "plane"), file="classes.txt"), "warning: 2 annotated picture(s), this one first, lie beside"),
+    "annotated pictures beside train": (lambda r: flat(flat(flat(r, where="train"), where="val"), where="plane"), "warning: 4 annotated picture(s), this one first, are in no split"),
+    "annotated YOLO pictures beside train": (lambda r: yolo(r, "{split}", "{split}", "cup\nspoon\n", splits=("train", "val", "plane"), file="classes.txt"), "warning: 2 annotated picture(s), this one first, are in no split"),
     "an empty folder of pictures in YOLO": (lambda r: [shutil.rmtree(yolo(r) / "images/val"), (r / "images/val").mkdir(), r][2], "names val, where no picture is"),
     "label files without pictures": (lambda r: with_text(yolo(r), "labels/train/lost.txt", "0 0.5 0.5 0.1 0.1"), "warning: 1 label file(s), this one first, have no picture"),
     "classes that hardly differ": (lambda r: voc(r, classes=("Cup", "cup")), "warning: classes 'Cup' and 'cup' count as different, and hardly differ"),
     "classes that are letters": (lambda r: voc(r, classes=("A", "a")), None),
     "the other case of a picture's ending": (lambda r: (coco_set(r) / "images/t0.jpg").rename(r / "images/t0.JPG") and r, None),
+    "names of other pictures in VOC": (lambda r: with_text(voc(r), "Annotations/a.xml", xml(filename="b.jpg")), "warning: 1 XML file(s), this one first, name another picture that is there in <filename>, b.jpg"),
     "12 bits in a file of 16": (deep, "warning: is nearly black; look at it; was it saved with more than 8 bits?"),
     "no label files": (lambda r: shutil.rmtree(yolo(r) / "labels") or r, "none of the 2 pictures of train has a label file"),
     "no names of classes": (lambda r: yolo(r, "images", "labels", None, splits=("t",)), "no names of the classes"),
@@ -804,6 +805,49 @@ def test_a_picture_in_two_splits_is_seen(how, tmp_path):
     put(root / f"labels/{split}/{there.stem}.txt", "0 0.5 0.5 0.2 0.2\n")
     report = check_dataset(root)
     assert report.ok and f"{there.name}: 1 picture(s), this one first, are in train and in {split} (there it is {root}/images/train/train0.jpg): AP then measures memory" in str(report)
+
+
+@pytest.mark.parametrize("kind", ["voc", "coco", "yolo"])
+def test_annotations_in_two_formats(kind, tmp_path):
+    "Pictures that were annotated in another format are no backgrounds; and what is read is said."
+    other, options = ("images/train/c.xml", {}) if kind == "yolo" else ("c.txt", {"val_share": 0.5})
+    root = yolo(tmp_path) if kind == "yolo" else flat(tmp_path, names="abd") if kind == "voc" else one_json(tmp_path, "my.json", names="abd")
+    picture((root / other).with_suffix(".jpg")), put(root / other, xml() if kind == "yolo" else "0 0.5 0.5 0.2 0.2\n"), put(root / "classes.txt", "cup\nspoon\n"[:4 if kind == "voc" else 10])
+    report = check_dataset(root, backgrounds=True, **options)
+    assert report.ok and report.images == (4 if kind == "yolo" else 3)
+    assert f"warning {other}: 1 picture(s) have an annotation in another format, this one first: they are left out; save all annotations in one format" in str(report)
+    assert (f"is read as {report.kind}, and not as {'VOC beside the pictures' if kind == 'yolo' else 'YOLO without data.yaml'}, which fits, too; if that is meant, move" in str(report))
+
+
+@pytest.mark.parametrize("place, said, expected", [
+    ("", None, {"train": 2, "val": 1, "others": 1}), ("data/", None, {"train": 2, "val": 1, "others": 1}), ("data/", "train = data/train.txt\nvalid  = data/test.txt\n", {"train": 2, "val": 1, "others": 1}),
+    ("", "train = build/none.txt\n", {"train": 2, "val": 1, "others": 1})])
+def test_lists_without_a_yaml_count(place, said, expected, tmp_path):
+    "Darknet's lists of pictures: what they keep for the test is not trained on."
+    root = yolo(tmp_path / "set", f"{place}obj", f"{place}obj", "cup\nspoon\n", splits=("a", "b"), file="obj.names")
+    put(root / f"{place}train.txt", f"{place}obj/a0.jpg\n{place}obj/a1.jpg\n")
+    put(root / f"{place}{'test' if said and 'test' in said else 'val'}.txt", f"{place}obj/b0.jpg\n")
+    if said: put(root / f"{place}obj.data", said)
+    report = check_dataset(root)
+    assert report.ok and {split: len(part) for split, part in report.folder.splits.items()} == expected
+    assert "obj/b1.txt" in str(report) or "1 annotated picture(s), this one first, are in no split" in str(report)
+    assert stage_of_train(root) == "" and taken(root, "val") == [f"{place}obj/b0.jpg"]
+
+
+def test_a_default_subset_beside_train_and_val(tmp_path, capsys):
+    "CVAT's pictures without subset train where there is no train; where there is one, they are not lost without a word."
+    root = one_json(one_json(tmp_path / "two", "annotations/instances_default.json", "images/default"), "annotations/instances_Validation.json", "images/Validation", "ef")
+    assert {split: len(part) for split, part in open_sets(root).splits.items()} == {"train": 4, "val": 2} and check_dataset(root).ok
+    one_json(root, "annotations/instances_Train.json", "images/Train", "gh")
+    says = "2 annotated picture(s) of it, c.jpg first, are in no split, and are left out"
+    put(root / "annotations/instances_default.json", json.dumps(coco(["c.jpg", "d.jpg", "g.jpg"])))
+    assert f"warning annotations/instances_default.json: {says}" in str(check_dataset(root))
+    assert stage_of_train(root) == "" and says in capsys.readouterr().err
+    put(root / "annotations/instances_default.json", json.dumps(coco(["e.jpg", "g.jpg"])))
+    assert check_dataset(root).problems == []
+    root = with_text(voc(tmp_path / "voc", "abcdef"), "ImageSets/Main/default.txt", "b\ne\n")
+    for split, names in (("train", "a\nb\n"), ("val", "c\nd\n")): put(root / f"ImageSets/Main/{split}.txt", names)
+    assert "warning Annotations/e.xml: 1 annotated picture(s), this one first, are in no split" in str(check_dataset(root))
 
 
 # ---------------------------------------------------------------- splits

@@ -27,7 +27,7 @@ from .splits import share_out
 from .text import name_key, path_inside, refuse_file, split_word
 from .voc import declared_classes, listed_names, read_parts, voc_classes, voc_records
 from .wild import WildDataset
-from .yolo import label_file, path_ends, yolo_records
+from .yolo import label_file, other_format, path_ends, yolo_records
 from ..errors import DataError
 
 # %% ../../nbs/datasets/folders.ipynb #51ccea03
@@ -114,6 +114,7 @@ def more_pictures(found: Found, split: str, records: list, findings: Findings) -
     listed = {record.picture for record in records}
     homes = {record.picture.parent for record in records}
     others = {record for name in found.parts.pictures if (record := found.parts.path(name)) not in listed and record.parent in homes}
+    others -= other_format(sorted(others), found.root, findings)
     if others and len(found.splits) > 1 and any(not any(split_word(part) == split for part in path.relative_to(found.root).parts) for path in others):
         findings.warning(found.root, f"{len(others)} picture(s) that no file lists lie in a folder that splits share: they are left out", "list them, or give each split a folder")
         return []
@@ -268,10 +269,10 @@ def read_rest(folder: Folder, found: Found, wanted: list, options: dict, decode:
 
 
 def note_others(found: Found, findings: Findings) -> None:
-    "Warn of annotated pictures beside the folders of the splits."
+    "Warn of annotated pictures beside the splits."
     others = [path for path in found.parts.splits.get("others", []) if label_file(path, found.root)] if found.kind == "yolo" else \
              [found.parts.annotations[name][0] for name in found.splits.get("others") or [] if name in found.parts.annotations]
-    if others: findings.warning(others[0], f"{len(others)} annotated picture(s), this one first, lie beside the folders of the splits, and are left out", "put them into train/ or val/; if train/ is no split, rename it")
+    if others: findings.warning(others[0], f"{len(others)} annotated picture(s), this one first, are in no split, and are left out", "put them into train or val; if the folder train/ is no split, rename it")
 
 
 def note_unlisted(folder: Folder, found: Found) -> None:

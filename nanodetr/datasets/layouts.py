@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['COCO_KEYS', 'NAMES_FILES', 'LAYOUTS', 'Tree', 'by_split', 'Found', 'find_voc', 'by_split_names', 'find_xml_beside',
-           'coco_rank', 'looks_coco', 'find_coco', 'looks_like_json', 'find_data_yaml', 'find_yolo_labels', 'Layout',
-           'what_is_there', 'search', 'recognise']
+           'coco_rank', 'looks_coco', 'find_coco', 'coco_names', 'looks_like_json', 'find_data_yaml', 'picture_lists',
+           'find_yolo_labels', 'Layout', 'what_is_there', 'search', 'recognise']
 
 # %% ../../nbs/datasets/layouts.ipynb #8eff90f8
 import os
@@ -15,10 +15,11 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from .coco import read_coco
 from .records import Findings
-from .text import WORDS, is_picture, name_key, one_line, read_text, refuse_file, split_word, walk_visible
+from .text import WORDS, is_picture, name_key, one_line, read_text, refuse_file, split_word, text_lines, walk_visible
 from .voc import VOCFolder, listed_names, subfolder, voc_parts
-from .yolo import YoloSet, label_file, read_data_yaml, read_yaml, yolo_classes
+from .yolo import YoloSet, label_file, path_ends, read_data_yaml, read_yaml, yolo_classes, yolo_pictures
 from ..errors import DataError
 
 # %% ../../nbs/datasets/layouts.ipynb #4e7256b6
@@ -82,6 +83,12 @@ def find_voc(tree: Tree, findings: Findings, options: dict) -> Found:
     parts = voc_parts(folder)
     if not parts.annotations and not parts.lists: return None
     splits = {split: None for split in parts.lists} or by_split_names(parts) or {"all": None}
+    if "all" in parts.lists and {"train", "trainval"} & set(splits):
+        named = {split: set(Findings().reading(listed_names, paths, parts.annotations.keys() | parts.pictures.keys()) or []) for split, paths in parts.lists.items()}
+        others = named.pop("all").difference(*named.values())
+        if others:
+            parts = parts._replace(lists={split if split != "all" else "others": paths for split, paths in parts.lists.items()})
+            splits = {split: sorted(others) if split == "others" else None for split in parts.lists}
     return Found("voc", folder, splits, parts)
 
 
@@ -142,9 +149,19 @@ def find_coco(tree: Tree, findings: Findings, options: dict) -> Found:
         splits[split or ("all" if rank in (3, 4) or "default" in raw or not raw else raw)].append(name)
         if raw and raw != split: aliases.setdefault(raw, name)
     if not splits: return None
-    if any(split in splits for split in WORDS.values()): splits.pop("all", None)
     best = {split: [name for name in names if rank_of[name] == rank_of[names[0]]] for split, names in splits.items()}
+    if {"train", "trainval"} & set(best) and "all" in best:
+        rest = best.pop("all")
+        others = set().union(*(coco_names(tree.path(name), True) for name in rest)) - {one for names in best.values() for name in names for one in coco_names(tree.path(name))}
+        if others: findings.warning(tree.path(rest[0]), f"{len(others)} annotated picture(s) of it, {one_line(min(others))} first, are in no split, and are left out", "move them to train or val")
     return Found("coco", tree.root, best, tree, {raw: [name] for raw, name in aliases.items()})
+
+
+def coco_names(path: Path, annotated: bool = False) -> set:
+    "The file names of the pictures that a COCO file lists, or of the annotated ones; none where it cannot be read."
+    data = Findings().reading(read_coco, path) or {"images": [], "annotations": []}
+    used = {str(row.get("image_id")) for row in data["annotations"]}
+    return {name_key(str(row.get("file_name"))) for row in data["images"] if not annotated or str(row.get("id")) in used}
 
 
 def looks_like_json(path: Path) -> bool:
@@ -177,6 +194,17 @@ def find_data_yaml(tree: Tree, findings: Findings, options: dict) -> Found:
     return Found("yolo", path.parent, dict.fromkeys(found.splits), found)
 
 
+def picture_lists(tree: Tree) -> dict:
+    "{split: its list of pictures} as darknet has them: train.txt, val.txt and the like in the folder or one below, and what an obj.data names; empty without a list to train on."
+    lines = lambda name: Findings().reading(text_lines, tree.path(name)) or [""]
+    lists = {WORDS[stem]: name for name in tree.ending(".txt") if name.count("/") < 2 and (stem := PurePosixPath(name).stem.lower()) in WORDS and is_picture(lines(name)[0])}
+    for said in (re.fullmatch(r"(train|valid)\s*=\s*(.+)", line) for name in tree.ending(".data") for line in lines(name)):
+        there = next((end for end in path_ends(said[2]) if end in tree.files), None) if said else None
+        if there: lists[WORDS[said[1]]] = there
+    if lists.get("test") == lists.get("val"): lists.pop("test", None)
+    return lists if "train" in lists else {}
+
+
 def find_yolo_labels(tree: Tree, findings: Findings, options: dict) -> Found:
     "Label files beside the pictures or in labels/, and a file of class names."
     names = next((name for wanted in NAMES_FILES for name in tree.files if PurePosixPath(name).name.lower() == wanted), None)
@@ -188,6 +216,12 @@ def find_yolo_labels(tree: Tree, findings: Findings, options: dict) -> Found:
     homes = {PurePosixPath(name).parent for name in labelled}
     pictures = [name for name in tree.pictures if PurePosixPath(name).parent in homes]
     splits = {split: [tree.path(name) for name in names] for split, names in by_split(pictures).items()}
+    if lists := picture_lists(tree):
+        allow_outside = options.get("allow_outside", False)
+        splits = {split: yolo_pictures(tree.path(name), tree.root, tree.path(name), allow_outside, findings if split != "test" else Findings()) for split, name in lists.items()}
+        listed = {path for part in splits.values() for path in part}
+        rest = [tree.path(name) for name in labelled if tree.path(name) not in listed]
+        if rest: splits["others"] = rest
     lines = read_text(tree.path(names)).rstrip().splitlines()
     return Found("yolo", tree.root, dict.fromkeys(splits), YoloSet(tree.path(names), yolo_classes(lines, tree.path(names)), splits))
 
@@ -218,11 +252,21 @@ def what_is_there(tree: Tree) -> str:
 
 
 def search(tree: Tree, findings: Findings, options: dict) -> tuple:
-    "(layout, what it found), or (None, None)."
+    "(layout, what it found) of the first that fits and has a set to train on, else of the first that fits; or (None, None)."
+    fits = []
     for layout in LAYOUTS:
-        found = layout.find(tree, findings, options)
-        if found is not None: return layout, found
-    return None, None
+        noted = Findings()
+        try: found = layout.find(tree, noted, options)
+        except DataError:
+            if not fits: raise
+            continue
+        if found is not None and found.kind not in [other.kind for _, other, _ in fits]: fits.append((layout, found, noted))
+    if not fits: return None, None
+    layout, found, noted = next((fit for fit in fits if {"train", "trainval", "all"} & set(fit[1].splits)), fits[0])
+    findings += noted
+    others = " and ".join(other.name for other, *_ in fits if other != layout)
+    if others: findings.note(tree.root, f"is read as {layout.name}, and not as {others}, which fits, too", f"if that is meant, move the files of {layout.name} away")
+    return layout, found
 
 
 def recognise(root: str | Path, findings: Findings = None, **options) -> tuple:

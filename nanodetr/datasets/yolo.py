@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['ABSOLUTE', 'ELSEWHERE', 'yolo_row', 'yolo_record', 'yaml_text', 'yaml_uncommented', 'yaml_flow', 'yaml_block',
            'read_yaml', 'yolo_classes', 'yolo_place', 'yolo_pictures', 'path_ends', 'there_inside', 'listed_picture',
-           'label_file', 'YoloSet', 'read_data_yaml', 'holds_another', 'where_test_is', 'note_lost_labels',
-           'yolo_records']
+           'label_file', 'other_format', 'YoloSet', 'read_data_yaml', 'holds_another', 'where_test_is',
+           'note_lost_labels', 'yolo_records']
 
 # %% ../../nbs/datasets/yolo.ipynb #38abbdfb
 import math
@@ -197,6 +197,18 @@ def label_file(picture: Path, root: Path, allow_outside: bool = False) -> Path:
     return next((path for path in places if path.is_file()), None)
 
 # %% ../../nbs/datasets/yolo.ipynb #1b393049
+def other_format(pictures: list, root: Path, findings: Findings, allow_outside: bool = False) -> set:
+    "Those of a set's pictures without annotation that have one in another format: a label file of YOLO's, or an XML file beside them. They are no backgrounds, and are warned of."
+    found = {}
+    for picture in pictures:
+        beside = picture.with_suffix(".xml")
+        labels = label_file(picture, root, allow_outside) or (beside if beside.is_file() else None)
+        if labels: found[picture] = labels
+    first = next(iter(found.values()), None)
+    if found: findings.warning(first, f"{len(found)} picture(s) have an annotation in another format, this one first: they are left out", "save all annotations in one format, or move these files away")
+    return set(found)
+
+
 class YoloSet(NamedTuple):
     "What is where in a set in YOLO's format."
     # data.yaml, or the file of class names
@@ -251,8 +263,10 @@ def note_lost_labels(labelled: dict, source: Path, findings: Findings) -> None:
 def yolo_records(found: YoloSet, split: str, base: Path, findings: Findings, allow_outside: bool = False) -> list:
     "The records of a split. Pictures without a label file are backgrounds, as the format says; how many there are is noted."
     records, bare, labelled = [], [], {}
-    for picture in found.splits[split]:
-        labels = label_file(picture, base, allow_outside)
+    labels_of = {picture: label_file(picture, base, allow_outside) for picture in found.splits[split]}
+    others = other_format([picture for picture, labels in labels_of.items() if labels is None], base, findings)
+    for picture, labels in labels_of.items():
+        if labels is None and picture in others: continue
         if labels is None: bare.append(picture)
         elif labelled.setdefault(labels, picture) != picture: findings.error(labels, f"{labelled[labels].name} and {picture.name} both are its picture", "rename or remove one of them")
         name = name_key(picture.relative_to(base) if picture.is_relative_to(base) else picture.name).rpartition(".")[0]
