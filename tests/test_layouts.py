@@ -300,6 +300,12 @@ def slip_of_many():
     return data
 
 
+def signs(root):
+    percent(root)
+    for k, name in enumerate("abcdefgh"): put(root / f"Annotations/{name}.xml", xml(size=(640, 480), box=(5, 5, 25, 25), extra="<object><name>cup</name><bndbox><xmin>70</xmin><ymin>70</ymin><xmax>90</xmax><ymax>90</ymax></bndbox></object>"))
+    return root
+
+
 def none_left():
     data = coco(["t0.jpg", "t1.jpg"])
     data["annotations"][0]["bbox"], data["annotations"][1]["iscrowd"] = [9, 9, 0, 5], 1
@@ -335,6 +341,7 @@ CASES = {
     "21 percent": (percent, "percent, where pixels are meant"),
     "21 percent, one or two boxes to a split": (lambda r: percent(r, 2), "train and val: 4 of 4 boxes lie between 0 and 100, in pictures of at least 250 pixels: percent, where pixels are meant"),
     "small objects near the corner": (lambda r: percent(r, 4, (10, 10, 70, 70)), "warning: train: 4 of 4 boxes lie between 0 and 100, in pictures of at least 250 pixels: percent?"),
+    "signs in a corner": (lambda r: signs(r), "warning: train: 8 of 8 boxes lie between 0 and 100, in pictures of at least 250 pixels: percent?"),
     "21 pixels in YOLO": (lambda r: yolo(r, row="{k} 24 18 16 12\n"), "has numbers up to 32 where YOLO's format has fractions"),
     "21 fractions in val alone": (lambda r: coco_set(r, None, coco(["v0.jpg", "v1.jpg"], box=(0.25, 0.25, 0.5, 0.5))), "val: 2 of 2 box(es) lie between 0 and 1: fractions"),
     "21 fractions and one odd box": (lambda r: with_text(voc(r, "abcdef", "ef", box=(0.25, 0.25, 0.75, 0.75)), "Annotations/a.xml", xml()), "train: 3 of 4 box(es) lie between 0 and 1: fractions"),
@@ -848,6 +855,56 @@ def test_a_default_subset_beside_train_and_val(tmp_path, capsys):
     root = with_text(voc(tmp_path / "voc", "abcdef"), "ImageSets/Main/default.txt", "b\ne\n")
     for split, names in (("train", "a\nb\n"), ("val", "c\nd\n")): put(root / f"ImageSets/Main/{split}.txt", names)
     assert "warning Annotations/e.xml: 1 annotated picture(s), this one first, are in no split" in str(check_dataset(root))
+
+
+@pytest.mark.parametrize("draw", [
+    lambda r: with_text(shutil.rmtree(TOOLS["Roboflow YOLO"][0](r) / "valid") or r, "note.md", ""),
+    lambda r: with_text(one_json(r, "train/_annotations.coco.json", "train"), "valid/_annotations.coco.json", json.dumps({**coco([]), "images": []})),
+    lambda r: with_text(with_text(voc(r), "ImageSets/Main/val.txt", ""), "ImageSets/Main/train.txt", "a\nb\nc\nd\n")])
+def test_an_empty_val_is_none(draw, tmp_path):
+    root = draw(tmp_path / "set")
+    assert not check_dataset(root).ok
+    report = check_dataset(root, val_share=0.5)
+    assert report.ok and "counts as none" in str(report) and stage_of_train(root, val_share=0.5) == ""
+
+
+@pytest.mark.parametrize("pictures, labels", [("data", "labels"), ("images", "xmls"), ("train/data", "train/labels"), ("images", "labels")])
+def test_xml_in_a_folder_beside_the_pictures(pictures, labels, tmp_path):
+    root = voc(tmp_path / "set", pictures=pictures, annotations=labels, lists=False)
+    report = check_dataset(root, val_share=0.5)
+    assert report.problems == [] and report.kind == "VOC beside the pictures" and report.images == 4
+    if "train" in pictures: assert list(report.folder.splits) == ["train", "val"] and check_dataset(voc(root, "efgh", pictures="val/data", annotations="val/labels", lists=False)).problems == []
+
+
+def test_a_format_without_a_set_to_train_on_yields(tmp_path):
+    "COCO's val in JSON, as Ultralytics has it, beside YOLO labels of train and val."
+    root = yolo(tmp_path)
+    put(root / "annotations/instances_val2017.json", json.dumps(coco(["val0.jpg", "val1.jpg"])))
+    report = check_dataset(root)
+    assert report.ok and report.kind == "YOLO with data.yaml" and "is read as YOLO with data.yaml, and not as COCO, which fits, too" in str(report)
+
+
+def test_a_yaml_of_names_alone(tmp_path):
+    root = yolo(tmp_path, yaml="train:\nval:\nnc: 2\nnames: [cup, spoon]\n")
+    report = check_dataset(root)
+    assert report.ok and report.folder.classes == ["cup", "spoon"] and "data.yaml: has names, but neither train nor val: the folders count" in str(report)
+
+
+def test_the_folder_itself_may_be_train(tmp_path):
+    root = yolo(tmp_path, "", "", "train: .\nnames: [cup, spoon]\n")
+    assert check_dataset(root, val_share=0.5).ok and len(open_sets(root, val_share=0.5).splits["train"]) == 2
+
+
+def test_pieces_of_larger_pictures(tmp_path):
+    "Boxes that were not cut with their pictures leave on all sides; those of pictures of another size do not."
+    def tiles(boxes):
+        data = coco(["t0.jpg", "t1.jpg"])
+        data["annotations"] = [{"id": k, "image_id": k % 2, "category_id": 1, "bbox": list(box)} for k, box in enumerate(boxes)]
+        return data
+    inside = [(10 + 4 * k, 15, 10, 10) for k in range(8)]
+    report = check_dataset(coco_set(tmp_path / "tiles", tiles(inside + [(-7, 5, 10, 10), (-6, 25, 10, 10), (60, 9, 10, 10), (61, 30, 10, 10)])))
+    assert report.ok and len(report.findings.of("warning")) == 4
+    assert "4 of 12 box(es) lie mostly outside" in str(check_dataset(coco_set(tmp_path / "size", tiles(inside + [(60, 9, 10, 10), (61, 30, 10, 10)] * 2))))
 
 
 # ---------------------------------------------------------------- splits

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['READERS', 'SHAPES', 'read_voc_kind', 'coco_finder', 'one_file', 'read_coco_kind', 'more_pictures', 'read_yolo_kind',
            'training_split', 'divide_training_split', 'restore_division', 'picture_name', 'Folder', 'read_folder',
-           'count_all', 'refuse_split', 'check_all_records', 'record_key', 'read_rest', 'note_others', 'note_unlisted',
-           'judge_folder', 'judge_splits', 'drawn_kind', 'open_sets', 'open_dataset']
+           'without_empty_val', 'count_all', 'refuse_split', 'check_all_records', 'record_key', 'read_rest',
+           'note_others', 'note_unlisted', 'judge_folder', 'judge_splits', 'drawn_kind', 'open_sets', 'open_dataset']
 
 # %% ../../nbs/datasets/folders.ipynb #ade00005
 import os
@@ -202,8 +202,10 @@ def read_folder(root: str | Path, splits: list = None, decode: bool = False, res
     such folder, it has none of the LAYOUTS, or not the splits.
     """
     root, findings = Path(root), Findings()
-    layout, found = recognise(root, findings, allow_outside=allow_outside)
-    there, options = list(found.splits), {"backgrounds": backgrounds, "allow_outside": allow_outside}
+    layout, found = recognise(root, findings, allow_outside=allow_outside, val_share=None if parts else val_share)
+    options = {"backgrounds": backgrounds, "allow_outside": allow_outside}
+    if val_share is not None and not parts: found = without_empty_val(found, findings, options)
+    there = list(found.splits)
     whole = training_split(there)
     wanted = [split for split in (whole, "val") if split in there] if splits is None else list(splits)
     if splits is not None and whole and (parts or val_share is not None): wanted = list(dict.fromkeys(whole if split not in there else split for split in wanted))
@@ -223,6 +225,14 @@ def read_folder(root: str | Path, splits: list = None, decode: bool = False, res
     named = {name: file for _, files in folder.annotated.values() for name, file in files.items()}
     judge_encodings(dict.fromkeys(classes, found.parts.source) if found.kind == "yolo" else named, findings)
     return folder
+
+
+def without_empty_val(found: Found, findings: Findings, options: dict) -> Found:
+    "The same without its val, if that has no picture; the reason is noted."
+    said = Findings()
+    if "val" not in found.splits or READERS[found.kind](found, ["val"], said, options)[0]["val"]: return found
+    for one in said.of("error")[:1]: findings.warning(one.file, f"{one.what}: val counts as none")
+    return found._replace(splits={split: part for split, part in found.splits.items() if split != "val"})
 
 
 def count_all(splits: dict) -> dict:

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['ABSOLUTE', 'ELSEWHERE', 'yolo_row', 'yolo_record', 'yaml_text', 'yaml_uncommented', 'yaml_flow', 'yaml_block',
            'read_yaml', 'yolo_classes', 'yolo_place', 'yolo_pictures', 'path_ends', 'there_inside', 'listed_picture',
-           'label_file', 'other_format', 'YoloSet', 'read_data_yaml', 'holds_another', 'where_test_is',
-           'note_lost_labels', 'yolo_records']
+           'label_file', 'other_format', 'YoloSet', 'read_data_yaml', 'holds_another', 'note_lost_labels',
+           'yolo_records']
 
 # %% ../../nbs/datasets/yolo.ipynb #38abbdfb
 import math
@@ -173,7 +173,7 @@ def path_ends(path: str) -> list:
 def there_inside(base: Path, names: list, source: Path, exists, allow_outside: bool = False) -> Path:
     "The first of the names that exists(path) below the folder `base`; None when none does."
     for name in names:
-        try: there = path_inside(base, name, source, allow_outside)
+        try: there = base if re.fullmatch(r"\.(/+\.)*/*", name) else path_inside(base, name, source, allow_outside)
         except DataError: continue
         if exists(there): return there
 
@@ -220,22 +220,27 @@ class YoloSet(NamedTuple):
     keypoints: bool = False
 
 
-def read_data_yaml(path: Path, base: Path, findings: Findings, allow_outside: bool = False) -> YoloSet:
-    "What a data.yaml says. base: the folder that its paths must stay in. Raises DataError when it cannot be understood."
+def read_data_yaml(path: Path, base: Path, findings: Findings, allow_outside: bool = False, divided: bool = False) -> YoloSet:
+    """What a data.yaml says. base: the folder that its paths must stay in; divided: is a part of train kept for validation? Then val need not be there.
+
+    Raises DataError when it cannot be understood.
+    """
     said, splits, places = read_yaml(path), {}, {}
+    spare = ("test", "val") if divided else ("test",)  # many exports name a folder that they do not fill
     classes = yolo_classes(said.get("names"), path, said.get("nc", ""))
     for split in ("train", "val", "test"):
         values = said.get(split) or split == "val" and said.get("valid") or []
         if isinstance(values, dict): refuse_file(path, f"{split} is not a path or a list of paths", "name a folder of pictures")
         for value in [values] if isinstance(values, str) else values:
-            place = findings.reading(yolo_place, base, str(said.get("path") or ""), value, path, allow_outside) if split != "test" else where_test_is(base, said, value, path)
+            place = (findings if split not in spare else Findings()).reading(yolo_place, base, str(said.get("path") or ""), value, path, allow_outside and split != "test")
             if place: places[split, value] = place
     for (split, value), place in places.items():
-        noted = findings if split != "test" else Findings()  # many exports name a test folder that they do not fill
+        noted = findings if split not in spare else Findings()
         rivals = {one: there for one, there in places.items() if split == "test" or one[0] != "test"}
         if holds_another(value, place, rivals, base): noted.error(path, f"names {one_line(value)}, which is not in {base}", "put the pictures there, or correct the path")
         else: splits.setdefault(split, []).extend(noted.reading(yolo_pictures, place, base, path, allow_outside, noted) or [])
     splits = {split: list(dict.fromkeys(found)) for split, found in splits.items() if found}
+    if divided and "val" not in splits and (said.get("val") or said.get("valid")): findings.note(path, "names a val where no picture is: it counts as none")
     return YoloSet(path, classes, splits, bool(said.get("kpt_shape")))
 
 
@@ -243,12 +248,6 @@ def holds_another(value: str, place: Path, places: dict, base: Path) -> bool:
     "Was a path from elsewhere taken for a folder that holds what other splits name, or lies in it? places: {(split, value): place}."
     if not ELSEWHERE.match(value) or place.resolve() == (base / value).resolve(): return False
     return any(other != value and (place == there or place in there.parents or there in place.parents) for (_, other), there in places.items())
-
-
-def where_test_is(base: Path, said: dict, value: str, path: Path) -> Path:
-    "Where the test pictures are, or None: many exports name a test folder that they do not have."
-    try: return yolo_place(base, str(said.get("path") or ""), value, path, False)
-    except DataError: return None
 
 
 def note_lost_labels(labelled: dict, source: Path, findings: Findings) -> None:
