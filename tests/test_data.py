@@ -832,3 +832,11 @@ def test_polygons_without_a_box_get_one(tmp_path):
     data["annotations"][0]["segmentation"] = {"counts": [1], "size": [2, 2]}
     (tmp_path / "labels.json").write_text(json.dumps(data))
     with pytest.raises(DataError, match="has no 'bbox'"): CocoDataset(tmp_path, tmp_path / "labels.json")
+
+
+def test_warnings_of_pil_about_other_things_stay():
+    "Only what PIL says of damaged EXIF and the like is silenced."
+    code = ("import warnings; import nanodetr.datasets.photos; from PIL import Image; image = Image.new('P', (4, 4)); image.info['transparency'] = bytes(2); image.convert('RGB')\n"
+            "for text in ('Corrupt EXIF data.  Expecting', 'Image appears to be a malformed MPO file'): warnings.warn_explicit(text, UserWarning, 'TiffImagePlugin.py', 1, 'PIL.TiffImagePlugin')")
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr
+    assert "Palette images with Transparency" in said and "EXIF" not in said and "MPO" not in said

@@ -220,12 +220,24 @@ def test_every_layout_is_tried():
 
 
 def test_one_message_for_what_is_unknown(tmp_path):
-    picture(tmp_path / "photos/a.jpg"), put(tmp_path / "photos/boxes.csv", "a.jpg,1,2,3,4")
+    picture(tmp_path / "photos/a.jpg"), put(tmp_path / "photos/boxes.dat", "a.jpg,1,2,3,4")
     with pytest.raises(DataError) as error: open_dataset(tmp_path)
     said = str(error.value)
-    assert "\n" not in said and "found 1 .jpg, 1 .csv, photos/" in said and all(layout.name in said for layout in LAYOUTS)
+    assert "\n" not in said and "found 1 .jpg, 1 .dat, photos/" in said and all(layout.name in said for layout in LAYOUTS)
     for folder in ("one", "two"): voc(tmp_path / folder / "deep")
     with pytest.raises(DataError, match="has 2 folders with annotations, one/deep and two/deep first; give one of them"): open_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("file, text, what", [
+    ("annotations.xml", "<?xml version='1.0'?><annotations><version>1.1</version><image name='a.jpg'/></annotations>", "CVAT's own XML"),
+    ("a.json", '{"version": "5", "shapes": [], "imagePath": "a.jpg"}', "labelme's JSON"), ("via.json", '{"a.jpg1": {"filename": "a.jpg", "regions": []}}', "VIA's JSON"),
+    ("ds0/ann/a.jpg.json", '{"size": {}, "objects": []}', "Supervisely's JSON"), ("_annotations.createml.json", '[{"image": "a.jpg", "annotations": [{"coordinates": {}}]}]', "CreateML's JSON"),
+    ("project.json", '[{"id": 1, "annotations": [], "data": {"image": "a.jpg"}}]', "Label Studio's own JSON"), ("annotations/train.json", '{"categories": {}, "items": [{"annotations": []}]}', "Datumaro's JSON"),
+    ("train.csv", "image,x,y\n", "a table"), ("train/metadata.jsonl", '{"file_name": "a.jpg"}', "JSON Lines"), ("train/_annotations.txt", "a b.jpg 92,183,223,348,2\n", "keras-yolo3's list")])
+def test_other_formats_are_called_by_name(file, text, what, tmp_path):
+    picture(tmp_path / "a.jpg"), put(tmp_path / file, text)
+    with pytest.raises(DataError) as error: open_sets(tmp_path)
+    assert str(error.value) == f"{tmp_path / file}: is {what}, which is not read; export the set as COCO or YOLO, in the tool or with a converter"
 
 
 @pytest.mark.parametrize("tool", ["Pascal VOC", "COCO", "Ultralytics", "Roboflow VOC"])
@@ -414,6 +426,10 @@ CASES = {
     "classes that are letters": (lambda r: voc(r, classes=("A", "a")), None),
     "the other case of a picture's ending": (lambda r: (coco_set(r) / "images/t0.jpg").rename(r / "images/t0.JPG") and r, None),
     "names of other pictures in VOC": (lambda r: with_text(voc(r), "Annotations/a.xml", xml(filename="b.jpg")), "warning: 1 XML file(s), this one first, name another picture that is there in <filename>, b.jpg"),
+    "a box drawn twice": (lambda r: with_text(voc(r), "Annotations/a.xml", xml(extra=re.search("<object>.*</object>", xml())[0])), "warning: 1 box(es) of 1 picture(s), this one first, are there twice"),
+    "names as a list of dicts": (lambda r: yolo(r, yaml="train: images/train\nval: images/val\nnames:\n- 0: cup\n- 1: spoon\n"), None),
+    "most pictures without label file": (lambda r: [with_picture(yolo(r), f"images/train/more{k}.jpg") for k in range(3)][0], "warning: 3 of 5 picture(s) of train without label file count as backgrounds: more0.jpg, more1.jpg, more2.jpg; if there are objects in them"),
+    "a README among the label files": (lambda r: with_text(yolo(r), "labels/train/README.txt", "Labels of the training pictures.\n"), None),
     "12 bits in a file of 16": (deep, "warning: is nearly black; look at it; was it saved with more than 8 bits?"),
     "no label files": (lambda r: shutil.rmtree(yolo(r) / "labels") or r, "none of the 2 pictures of train has a label file"),
     "no names of classes": (lambda r: yolo(r, "images", "labels", None, splits=("t",)), "no names of the classes"),
@@ -888,6 +904,15 @@ def test_a_yaml_of_names_alone(tmp_path):
     root = yolo(tmp_path, yaml="train:\nval:\nnc: 2\nnames: [cup, spoon]\n")
     report = check_dataset(root)
     assert report.ok and report.folder.classes == ["cup", "spoon"] and "data.yaml: has names, but neither train nor val: the folders count" in str(report)
+
+
+def test_a_lost_label_file_is_said_once(tmp_path):
+    root = yolo_lists(yolo(tmp_path, "images/{split}", "labels/{split}"))
+    for split in ("train", "val"):
+        put(root / f"{split}.txt", "".join(f"images/both/{split}{k}.jpg\n" for k in range(2)))
+        for k in range(2): picture(root / f"images/both/{split}{k}.jpg"), put(root / f"labels/both/{split}{k}.txt", f"{k} 0.5 0.5 0.2 0.2\n")
+    put(root / "labels/both/lost.txt", "0 0.5 0.5 0.2 0.2\n")
+    assert [what for _, what in check_dataset(root).problems] == ["1 label file(s), this one first, have no picture"]
 
 
 def test_the_folder_itself_may_be_train(tmp_path):

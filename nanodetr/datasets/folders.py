@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from torch.utils.data import Dataset
 
 from .coco import coco_index, coco_records, read_coco
-from .judge import UNLISTED, count_classes, first_files, judge_boxes, judge_classes, judge_encodings, judge_objects, judge_pictures
+from .judge import UNLISTED, count_classes, first_files, judge_boxes, judge_classes, judge_doubles, judge_encodings, judge_objects, judge_pictures
 from .layouts import LAYOUTS, Found, Tree, recognise
 from .photos import PhotoDataset
 from .records import Findings, Record, photo_of, check_records
@@ -27,7 +27,7 @@ from .splits import share_out
 from .text import name_key, path_inside, refuse_file, split_word
 from .voc import declared_classes, listed_names, read_parts, voc_classes, voc_records
 from .wild import WildDataset
-from .yolo import label_file, other_format, path_ends, yolo_records
+from .yolo import label_file, note_lost_labels, other_format, path_ends, yolo_records
 from ..errors import DataError
 
 # %% ../../nbs/datasets/folders.ipynb #51ccea03
@@ -125,7 +125,9 @@ def more_pictures(found: Found, split: str, records: list, findings: Findings) -
 
 def read_yolo_kind(found: Found, wanted: list, findings: Findings, options: dict) -> tuple:
     "({split: records}, classes, True) of a folder in YOLO's format."
-    return {split: yolo_records(found.parts, split, found.root, findings, options.get("allow_outside", False)) for split in wanted}, found.parts.classes, True
+    splits = {split: yolo_records(found.parts, split, found.root, findings, options.get("allow_outside", False)) for split in wanted}
+    note_lost_labels(sum(splits.values(), []), found.parts.source, findings)
+    return splits, found.parts.classes, True
 
 
 READERS = {"voc": read_voc_kind, "coco": read_coco_kind, "yolo": read_yolo_kind}
@@ -304,6 +306,7 @@ def judge_folder(folder: Folder, tally: dict, complete: bool) -> None:
     counts, files = ({split: both[k] for split, both in annotated.items()} for k in (0, 1))
     judge_classes(folder.root, counts, files, folder.classes, folder.declared, folder.findings)
     judge_objects(folder.root, roles, counts, folder.findings)
+    judge_doubles(roles, folder.findings)
     judge_pictures(folder.root, roles, folder.findings)
     if complete: judge_splits(folder)
 

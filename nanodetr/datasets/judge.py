@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['UNLISTED', 'MOST', 'many', 'leaves', 'cut_out', 'format_fault', 'count_boxes', 'judge_percent', 'judge_boxes',
            'judge_sides', 'likely_class', 'count_classes', 'first_files', 'listing', 'judge_encodings', 'judge_classes',
-           'judge_objects', 'judge_pictures']
+           'judge_objects', 'judge_doubles', 'judge_pictures']
 
 # %% ../../nbs/datasets/judge.ipynb #139a7317
 import re
@@ -167,6 +167,15 @@ def judge_objects(where, splits: dict, annotated: dict, findings: Findings) -> N
         says = f"no picture of {name} has an object" + f" that can be used: all {drawn} box(es) are dropped, or are drawn around groups (iscrowd)" * (drawn > 0)
         if split == "train": findings.error(where, says, "mend the annotations" if drawn else "annotate some")
         else: findings.warning(where, says, "without one, AP cannot be measured")
+
+
+def judge_doubles(splits: dict, findings: Findings) -> None:
+    "Note boxes that are there twice."
+    doubled = {}
+    for record in (record for part in splits.values() for record in part):
+        counts = Counter((one.name, one.box, one.iscrowd) for one in record.objects)
+        if len(counts) < len(record.objects): doubled[record.picture] = len(record.objects) - len(counts)
+    if doubled: findings.warning(next(iter(doubled)), f"{sum(doubled.values())} box(es) of {len(doubled)} picture(s), this one first, are there twice, with the same class", "remove one of each")
 
 
 MOST = 100  # detections of a picture that COCO's evaluation counts

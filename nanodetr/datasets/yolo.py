@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from .photos import image_size
 from .records import Annotation, Findings, Record
-from .text import clean_name, is_picture, name_key, one_line, path_inside, read_text, refuse_file, split_word, text_lines, visible_files
+from .text import clean_name, is_hidden, is_picture, name_key, one_line, path_inside, read_text, refuse_file, split_word, text_lines, visible_files
 from ..errors import DataError
 
 # %% ../../nbs/datasets/yolo.ipynb #6aab672f
@@ -91,6 +91,7 @@ def yaml_flow(text: str) -> list | dict:
 def yaml_block(lines: list) -> str | list | dict:
     "Indented lines below a key: a list (- a), a dict (0: a), or a text over several lines."
     rows = [line.strip() for line in lines if line.strip()]
+    if rows and all(re.match(r"-\s+\d+:\s", row) for row in rows): rows = [row[1:].strip() for row in rows]  # a list of dicts of one entry
     if rows and all(re.match(r"-(\s|$)", row) for row in rows): return [yaml_text(row[1:]) for row in rows]
     pairs = [re.fullmatch(r"""("[^"]*"|'[^']*'|[^:]*?)\s*:(?:\s+(.*))?""", row) for row in rows]
     if rows and all(pairs): return {yaml_text(pair[1]): yaml_text(pair[2] or "") for pair in pairs}
@@ -250,12 +251,14 @@ def holds_another(value: str, place: Path, places: dict, base: Path) -> bool:
     return any(other != value and (place == there or place in there.parents or there in place.parents) for (_, other), there in places.items())
 
 
-def note_lost_labels(labelled: dict, source: Path, findings: Findings) -> None:
-    "Warn of label files in labels/ whose pictures are not there. labelled: {label file: picture}."
+def note_lost_labels(records: list, source: Path, findings: Findings) -> None:
+    "Warn of label files in labels/ whose pictures are not there. records: of all splits."
     lost = []
-    for texts, pictures in dict.fromkeys((labels.parent, picture.parent) for labels, picture in labelled.items()):
-        there = {path.stem for path in visible_files(pictures) if is_picture(path)}
-        if texts != pictures: lost += [path for path in visible_files(texts, {".txt"}) if path.stem not in there and path.stem != "classes"]
+    for texts, pictures in dict.fromkeys((record.source.parent, record.picture.parent) for record in records):
+        if texts == pictures: continue
+        there = {Path(name).stem for name in os.listdir(pictures) if is_picture(name)}
+        lost += [texts / name for name in sorted(os.listdir(texts)) if name.lower().endswith(".txt") and not is_hidden(name) and Path(name).stem not in there]
+    lost = [path for path in lost if any(map(yolo_row, (Findings().reading(text_lines, path) or [])[:1]))]  # a README is none
     if lost: findings.warning(lost[0], f"{len(lost)} label file(s), this one first, have no picture", "restore the pictures, or remove the files")
 
 
@@ -272,8 +275,10 @@ def yolo_records(found: YoloSet, split: str, base: Path, findings: Findings, all
         records.append(yolo_record(picture, labels, name, found.classes, findings, found.keypoints))
     if bare and len(bare) == len(records):
         findings.error(found.source, f"none of the {len(bare)} pictures of {split} has a label file", "put labels/ beside images/, with a .txt for each picture")
-    elif bare: findings.note(found.source, f"{len(bare)} picture(s) of {split} without label file count as backgrounds: " + ", ".join(path.name for path in bare[:3]) + ", ..." * (len(bare) > 3))
-    note_lost_labels(labelled, found.source, findings)
+    elif bare:
+        says = f"{len(bare)} of {len(records)} picture(s) of {split} without label file count as backgrounds: " + ", ".join(path.name for path in bare[:3]) + ", ..." * (len(bare) > 3)
+        if 2 * len(bare) > len(records): findings.warning(found.source, says, "if there are objects in them, annotate these or take the pictures out")
+        else: findings.note(found.source, says)
     outlines = sum("(an outline)" in one.entry for record in records if record for one in record.objects)
     if outlines: findings.note(found.source, f"{outlines} outline(s) of {split} are read as the boxes around them")
     return [record for record in records if record]
