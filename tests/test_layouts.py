@@ -770,6 +770,9 @@ def test_a_folder_that_is_named_counts(tmp_path):
     "/cam1/a.jpg is cam1/a.jpg, though there is an images/a.jpg; a listed picture that is missing is not another one of its name."
     root = one_json(one_json(tmp_path / "coco", "my.json", "images"), "my.json", "cam1", prefix="/cam1/")
     assert all(path.startswith("cam1/") for split in ("train", "val") for path in taken(root, split, val_share=0.5))
+    root = one_json(one_json(tmp_path / "climbs", "annotations/my.json", "images"), "annotations/my.json", "cam2", prefix="../cam2/")
+    (root / "cam2/a.jpg").unlink()
+    assert not check_dataset(root, val_share=0.5).ok
     root = yolo_lists(tmp_path / "yolo")
     (root / "images/train/train0.jpg").rename(root / "train0.jpg"), put(root / "train0.txt", "0 0.5 0.5 0.2 0.2\n")
     assert "images/train/train0.jpg: no such picture" in open_refusal(root)
@@ -882,6 +885,8 @@ def test_an_empty_val_is_none(draw, tmp_path):
     assert not check_dataset(root).ok
     report = check_dataset(root, val_share=0.5)
     assert report.ok and "counts as none" in str(report) and stage_of_train(root, val_share=0.5) == ""
+    names = {split: open_sets(root, val_share=0.5).names(split) for split in ("train", "val")}
+    assert open_sets(root, parts=names).names("val") == names["val"] and len(open_dataset(root, "val", parts=names)) == len(names["val"])
 
 
 @pytest.mark.parametrize("pictures, labels", [("data", "labels"), ("images", "xmls"), ("train/data", "train/labels"), ("images", "labels")])

@@ -65,7 +65,8 @@ def coco_finder(root: Path, tree: Tree, path: Path, split: str, allow_outside: b
 
     def find(name: str) -> Path:
         plain = name_key(name)
-        foreign = re.match(r"/|[A-Za-z]:/|\w+://|\.\./", plain)  # a path of another machine, or an address: its end may be here
+        away = os.path.normpath(f"{usual[0]}/{plain}").startswith("../")
+        foreign = away or re.match(r"/|[A-Za-z]:/|\w+://", plain)  # a path of another machine, or an address: its end may be here
         for end in [] if foreign and allow_outside and (root / plain).is_file() else [plain, *path_ends(plain)] if foreign else [plain]:
             place = next((place for place in usual if at(place, end)), None)
             if place: return root / at(place, end)
@@ -204,9 +205,9 @@ def read_folder(root: str | Path, splits: list = None, decode: bool = False, res
     such folder, it has none of the LAYOUTS, or not the splits.
     """
     root, findings = Path(root), Findings()
-    layout, found = recognise(root, findings, allow_outside=allow_outside, val_share=None if parts else val_share)
-    options = {"backgrounds": backgrounds, "allow_outside": allow_outside}
-    if val_share is not None and not parts: found = without_empty_val(found, findings, options)
+    options, divided = {"backgrounds": backgrounds, "allow_outside": allow_outside}, bool(parts) or val_share is not None
+    layout, found = recognise(root, findings, allow_outside=allow_outside, divided=divided)
+    if divided: found = without_empty_val(found, findings, options)
     there = list(found.splits)
     whole = training_split(there)
     wanted = [split for split in (whole, "val") if split in there] if splits is None else list(splits)

@@ -200,7 +200,7 @@ def find_data_yaml(tree: Tree, findings: Findings, options: dict) -> Found:
     path = tree.path(first)
     for name in others:
         if fits[name] != fits[first]: findings.warning(tree.path(name), f"describes a set, too, and is not read: {first} counts", "remove one of them")
-    found = read_data_yaml(path, path.parent, findings, options.get("allow_outside", False), options.get("val_share") is not None)
+    found = read_data_yaml(path, path.parent, findings, options.get("allow_outside", False), options.get("divided", False))
     return Found("yolo", path.parent, dict.fromkeys(found.splits), found)
 
 
@@ -298,7 +298,7 @@ def search(tree: Tree, findings: Findings, options: dict) -> tuple:
 
 
 def recognise(root: str | Path, findings: Findings = None, **options) -> tuple:
-    """(Layout, Found) of a folder. options: allow_outside, and val_share, with which val need not be there. findings: what is wrong with a data.yaml goes there.
+    """(Layout, Found) of a folder. options: allow_outside, and divided: val need not be there. findings: what is wrong with a data.yaml goes there.
 
     Raises DataError when there is no such folder, or when it has none of the LAYOUTS: then it lists what was found and expected.
     """

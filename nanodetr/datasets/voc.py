@@ -232,7 +232,7 @@ def note_swapped(read: dict, pictures: dict, findings: Findings) -> None:
     "Warn of XML files whose <filename> is another picture that is there. read: of `read_parts`."
     plain = lambda name: PurePosixPath(name).stem.lower() if is_picture(name) else PurePosixPath(name).name.lower()
     there = {plain(path.name) for paths in pictures.values() for path in paths}
-    swapped = [(path, xml.filename) for name, (xml, path) in read.items() if plain(xml.filename) != PurePosixPath(name).name.lower() and plain(xml.filename) in there]
+    swapped = [(path, xml.filename) for name, (xml, path) in read.items() if plain(xml.filename) != plain(name) and plain(xml.filename) in there]
     if swapped: findings.warning(swapped[0][0], f"{len(swapped)} XML file(s), this one first, name another picture that is there in <filename>, {one_line(swapped[0][1])}: their own names count", "look at some with `nanodetr check --html`; correct <filename>, or the files' names")
 
 
