@@ -795,6 +795,10 @@ def test_labels_beside_the_set_are_none_of_it(tmp_path):
     assert all(record.source.parent == tmp_path / "labels/set" for record in outside)
 
 
+def test_pictures_without_the_folder_of_their_labels(tmp_path):
+    with pytest.raises(DataError, match="images: holds pictures, and their labels/ lies beside it; give the folder above both"): open_sets(yolo(tmp_path) / "images")
+
+
 def test_a_test_folder_that_holds_all_blames_nobody(tmp_path):
     root = yolo(tmp_path / "set", yaml="train: /x/images/train\nval: /x/images/val\ntest: /x/images\nnames: [cup, spoon]\n")
     assert check_dataset(root).ok
@@ -883,7 +887,8 @@ def test_a_default_subset_beside_train_and_val(tmp_path, capsys):
     lambda r: with_text(with_text(voc(r), "ImageSets/Main/val.txt", ""), "ImageSets/Main/train.txt", "a\nb\nc\nd\n")])
 def test_an_empty_val_is_none(draw, tmp_path):
     root = draw(tmp_path / "set")
-    assert not check_dataset(root).ok
+    said = open_refusal(root)
+    assert "data.yaml" not in said or "or keep a part of train instead: --val-share 0.2" in said
     report = check_dataset(root, val_share=0.5)
     assert report.ok and "counts as none" in str(report) and stage_of_train(root, val_share=0.5) == ""
     names = {split: open_sets(root, val_share=0.5).names(split) for split in ("train", "val")}

@@ -310,6 +310,7 @@ def recognise(root: str | Path, findings: Findings = None, **options) -> tuple:
     layout, found = search(tree, findings, options)
     if layout: return layout, found
     if tree.unreadable: refuse_file(tree.unreadable[0].filename, f"cannot be read ({one_line(tree.unreadable[0].strerror)})", "check the folder's rights")
+    if any(label_file(tree.path(name), root, True) for name in tree.pictures[:20]): refuse_file(root, "holds pictures, and their labels/ lies beside it", "give the folder above both")
     for name in sorted(tree.ending(*OTHER_FORMATS), key=lambda name: (name.count("/"), name))[:50]:
         if what := other_tool(tree.path(name)): refuse_file(tree.path(name), f"is {what}, which is not read", "export the set as COCO or YOLO, in the tool or with a converter")
     expected = "; ".join(f"{layout.name}: {layout.looks}" for layout in LAYOUTS)

@@ -233,7 +233,9 @@ def read_data_yaml(path: Path, base: Path, findings: Findings, allow_outside: bo
         values = said.get(split) or split == "val" and said.get("valid") or []
         if isinstance(values, dict): refuse_file(path, f"{split} is not a path or a list of paths", "name a folder of pictures")
         for value in [values] if isinstance(values, str) else values:
-            place = (findings if split not in spare else Findings()).reading(yolo_place, base, str(said.get("path") or ""), value, path, allow_outside and split != "test")
+            noted = Findings()
+            place = noted.reading(yolo_place, base, str(said.get("path") or ""), value, path, allow_outside and split != "test")
+            if split not in spare: findings += [one._replace(remedy=one.remedy + ", or keep a part of train instead: --val-share 0.2" * (split == "val")) for one in noted]
             if place: places[split, value] = place
     for (split, value), place in places.items():
         noted = findings if split not in spare else Findings()
