@@ -795,6 +795,11 @@ def test_labels_beside_the_set_are_none_of_it(tmp_path):
     assert all(record.source.parent == tmp_path / "labels/set" for record in outside)
 
 
+def test_the_folder_above_is_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(yolo(tmp_path) / "images")
+    assert check_dataset("..").ok
+
+
 def test_pictures_without_the_folder_of_their_labels(tmp_path):
     with pytest.raises(DataError, match="images: holds pictures, and their labels/ lies beside it; give the folder above both"): open_sets(yolo(tmp_path) / "images")
 

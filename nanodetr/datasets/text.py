@@ -160,7 +160,7 @@ def walk_visible(folder: str | Path, unreadable, deepest: int):
     the folders of trainings below, and drawn detections. unreadable: is called with the error of a folder that cannot be read.
     """
     folder = Path(folder)
-    seen, starts = {os.path.realpath(above) for start in (folder.absolute(), folder.resolve()) for above in start.parents}, [folder]
+    seen, starts = {os.path.realpath(above) for start in (Path(os.path.abspath(folder)), folder.resolve()) for above in start.parents}, [folder]
     for start in starts:  # grows
         for place, folders, names in os.walk(start, onerror=unreadable):
             here, below, real = Path(place), sorted(name for name in folders if not is_hidden(name)), os.path.realpath(place)
