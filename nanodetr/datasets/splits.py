@@ -23,6 +23,7 @@ def by_original(records: list) -> list:
     "The records in lists, one for each photo: its versions (Roboflow's x_jpg.rf.HASH.jpg) and copies come together."
     plain = lambda record: re.sub(r"\.rf\.\w+$", "", record.name)
     same, names, groups = copies(record.picture for record in records if record.picture), {record.picture: plain(record) for record in records}, defaultdict(list)
+    if len(same) == len(records) and len(set(same.values())) == 1: same = {}  # one picture all over: somebody tries something
     for record in records: groups[names[same[record.picture]] if record.picture in same else plain(record)].append(record)
     return list(groups.values())
 
@@ -37,7 +38,7 @@ def share_out(records: list, share: float, seed: int = 0) -> tuple:
     """
     if not 0 < share < 1: refuse_file(f"--val-share {share}", "is no share between 0 and 1", "choose one, as in 0.2")
     photos = by_original(records)
-    if len(photos) < 2: refuse_file(f"--val-share {share}", f"a set of {len(photos)} picture(s)" + " (and copies of it)" * (len(records) > len(photos)) + " cannot be divided", "annotate more")
+    if len(photos) < 2: refuse_file(f"--val-share {share}", f"a set of {len(photos)} picture(s)" + ", in several versions," * (len(records) > len(photos)) + " cannot be divided", "annotate more")
     queue = sorted(photos, key=lambda photo: min(random_key(record.name, seed) for record in photo))
     classes = {id(photo): {one.name for record in photo for one in record.objects} or {None} for photo in photos}  # None: a background
     pictures, val = Counter(name for names in classes.values() for name in names), set()
