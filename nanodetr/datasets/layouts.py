@@ -219,7 +219,8 @@ def find_yolo_labels(tree: Tree, findings: Findings, options: dict) -> Found:
     "Label files beside the pictures or in labels/, and a file of class names."
     names = next((name for wanted in NAMES_FILES for name in tree.files if PurePosixPath(name).name.lower() == wanted), None)
     texts = set(tree.ending(".txt"))
-    labelled = [name for name in tree.pictures if label_file(tree.path(name), tree.root, options.get("allow_outside", False))] if texts else []
+    outside, stems = options.get("allow_outside", False), {PurePosixPath(name).stem for name in texts}
+    labelled = [name for name in tree.pictures if (outside or PurePosixPath(name).stem in stems) and label_file(tree.path(name), tree.root, outside)] if texts else []
     if not labelled: return None
     if names is None: names = next((name for name in tree.ending(".yaml", ".yml") if name.count("/") < 2 and (Findings().reading(read_yaml, tree.path(name)) or {}).get("names")), None)
     if names is None:
@@ -228,8 +229,7 @@ def find_yolo_labels(tree: Tree, findings: Findings, options: dict) -> Found:
     pictures = [name for name in tree.pictures if PurePosixPath(name).parent in homes]
     splits = {split: [tree.path(name) for name in names] for split, names in by_split(pictures).items()}
     if lists := picture_lists(tree):
-        allow_outside = options.get("allow_outside", False)
-        splits = {split: yolo_pictures(tree.path(name), tree.root, tree.path(name), allow_outside, findings if split != "test" else Findings()) for split, name in lists.items()}
+        splits = {split: yolo_pictures(tree.path(name), tree.root, tree.path(name), outside, findings if split != "test" else Findings()) for split, name in lists.items()}
         listed = {path for part in splits.values() for path in part}
         rest = [tree.path(name) for name in labelled if tree.path(name) not in listed]
         if rest: splits["others"] = rest

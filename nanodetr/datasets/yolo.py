@@ -257,7 +257,7 @@ def note_lost_labels(records: list, source: Path, findings: Findings) -> None:
     "Warn of label files in labels/ whose pictures are not there. records: of all splits."
     lost = []
     for texts, pictures in dict.fromkeys((record.source.parent, record.picture.parent) for record in records):
-        if texts == pictures: continue
+        if texts == pictures or not (os.access(texts, os.R_OK) and os.access(pictures, os.R_OK)): continue
         there = {Path(name).stem for name in os.listdir(pictures) if is_picture(name)}
         lost += [texts / name for name in sorted(os.listdir(texts)) if name.lower().endswith(".txt") and not is_hidden(name) and Path(name).stem not in there]
     lost = [path for path in lost if any(map(yolo_row, (Findings().reading(text_lines, path) or [])[:1]))]  # a README is none
