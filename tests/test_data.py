@@ -320,7 +320,7 @@ def voc(tmp_path):
     for part in ("JPEGImages", "Annotations", "ImageSets/Main"): (tmp_path / part).mkdir(parents=True)
     objects = {"a": [("cup", (11, 6, 30, 25), False), ("spoon", (1, 1, 60, 40), True)], "b": [], "c": [("cup", (5, 5, 9, 9), False)]}
     for name, rows in objects.items():
-        Image.new("RGB", (60, 40), "navy").save(tmp_path / f"JPEGImages/{name}.jpg")
+        Image.new("RGB", (60, 40), {"a": "navy", "b": "blue", "c": "teal"}[name]).save(tmp_path / f"JPEGImages/{name}.jpg")
         (tmp_path / f"Annotations/{name}.xml").write_text(voc_xml(rows))
     (tmp_path / "ImageSets/Main/train.txt").write_text("a\nb\n")
     (tmp_path / "ImageSets/Main/val.txt").write_text("c -1\n")
@@ -497,7 +497,7 @@ def test_coco_items(coco):
 def test_coco_layouts(tmp_path, layout):
     file, images = (tmp_path / part for part in layout.split())
     images.mkdir(parents=True, exist_ok=True), file.parent.mkdir(parents=True, exist_ok=True)
-    for name in "ab": Image.new("RGB", (60, 40)).save(images / f"{name}.jpg")
+    for name in "ab": Image.new("RGB", (60, 40), {"a": "navy", "b": "teal"}[name]).save(images / f"{name}.jpg")
     file.write_text(json.dumps(coco_data()))
     assert len(open_dataset(tmp_path, "train")) == 2 and check_dataset(tmp_path, val_share=0.5).ok
     assert check_dataset(tmp_path).problems[0][1] == "has no val split (there is train)"
@@ -832,3 +832,11 @@ def test_polygons_without_a_box_get_one(tmp_path):
     data["annotations"][0]["segmentation"] = {"counts": [1], "size": [2, 2]}
     (tmp_path / "labels.json").write_text(json.dumps(data))
     with pytest.raises(DataError, match="has no 'bbox'"): CocoDataset(tmp_path, tmp_path / "labels.json")
+
+
+def test_warnings_of_pil_about_other_things_stay():
+    "Only what PIL says of damaged EXIF and the like is silenced."
+    code = ("import warnings; import nanodetr.datasets.photos; from PIL import Image; image = Image.new('P', (4, 4)); image.info['transparency'] = bytes(2); image.convert('RGB')\n"
+            "for text in ('Corrupt EXIF data.  Expecting', 'Image appears to be a malformed MPO file'): warnings.warn_explicit(text, UserWarning, 'TiffImagePlugin.py', 1, 'PIL.TiffImagePlugin')")
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr
+    assert "Palette images with Transparency" in said and "EXIF" not in said and "MPO" not in said

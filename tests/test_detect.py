@@ -78,6 +78,14 @@ def test_an_input_is_never_written_over(way, tmp_path, capsys):
     assert (out / "1-2.png").is_file() and not (tmp_path / "nowhere.png").exists()
 
 
+def test_drawings_are_not_looked_at_again(tmp_path, capsys, monkeypatch):
+    "A second run over the same folder finds the photo alone; a drawing that is given by name is a picture."
+    scene(tmp_path / "1.png"), monkeypatch.chdir(tmp_path)
+    for k in range(2): assert detect(capsys, ".")[0] == 0
+    assert sorted(os.listdir("detections")) == ["1-2.png", "1.png"]
+    assert detect(capsys, "detections")[0] == 2 and detect(capsys, "detections/1.png")[0] == 0
+
+
 def test_namesakes_get_names_of_their_own(tmp_path, capsys):
     "a/1.png, b/1.png, B/1.PNG and 1.jpg are four drawings; a second run writes four more."
     photos = [scene(tmp_path / name, k) for k, name in enumerate(("a/1.png", "b/1.png", "c/1.PNG", "a/1.jpg"))]

@@ -6,7 +6,9 @@ import random
 import re
 import shutil
 import struct
+import time
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from nanodetr.checkpoints.config import DETRConfig
 from nanodetr.cli import main
@@ -35,8 +38,8 @@ FUZZ = 10_000 if os.environ.get("NANODETR_FUZZ") else 60
 # ---------------------------------------------------------------- drawing folders
 
 def picture(path: Path, seed: int = 0, size: tuple = (64, 48), **save) -> None:
-    "A grey picture (w, h) with a bright block."
-    pixels = np.random.default_rng(seed).integers(60, 90, (size[1], size[0], 3), dtype=np.uint8)
+    "A grey picture (w, h) with a bright block; another name, another picture."
+    pixels = np.random.default_rng([seed, zlib.crc32("/".join(path.parts[-3:]).encode())]).integers(60, 90, (size[1], size[0], 3), dtype=np.uint8)
     pixels[size[1] // 4:size[1] // 2, size[0] // 4:size[0] // 2] = (220, 60 + 40 * (seed % 4), 40)
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path, **save)
@@ -218,12 +221,24 @@ def test_every_layout_is_tried():
 
 
 def test_one_message_for_what_is_unknown(tmp_path):
-    picture(tmp_path / "photos/a.jpg"), put(tmp_path / "photos/boxes.csv", "a.jpg,1,2,3,4")
+    picture(tmp_path / "photos/a.jpg"), put(tmp_path / "photos/boxes.dat", "a.jpg,1,2,3,4")
     with pytest.raises(DataError) as error: open_dataset(tmp_path)
     said = str(error.value)
-    assert "\n" not in said and "found 1 .jpg, 1 .csv, photos/" in said and all(layout.name in said for layout in LAYOUTS)
+    assert "\n" not in said and "found 1 .jpg, 1 .dat, photos/" in said and all(layout.name in said for layout in LAYOUTS)
     for folder in ("one", "two"): voc(tmp_path / folder / "deep")
     with pytest.raises(DataError, match="has 2 folders with annotations, one/deep and two/deep first; give one of them"): open_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("file, text, what", [
+    ("annotations.xml", "<?xml version='1.0'?><annotations><version>1.1</version><image name='a.jpg'/></annotations>", "CVAT's own XML"),
+    ("a.json", '{"version": "5", "shapes": [], "imagePath": "a.jpg"}', "labelme's JSON"), ("via.json", '{"a.jpg1": {"filename": "a.jpg", "regions": []}}', "VIA's JSON"),
+    ("ds0/ann/a.jpg.json", '{"size": {}, "objects": []}', "Supervisely's JSON"), ("_annotations.createml.json", '[{"image": "a.jpg", "annotations": [{"coordinates": {}}]}]', "CreateML's JSON"),
+    ("project.json", '[{"id": 1, "annotations": [], "data": {"image": "a.jpg"}}]', "Label Studio's own JSON"), ("annotations/train.json", '{"categories": {}, "items": [{"annotations": []}]}', "Datumaro's JSON"),
+    ("train.csv", "image,x,y\n", "a table"), ("train/metadata.jsonl", '{"file_name": "a.jpg"}', "JSON Lines"), ("train/_annotations.txt", "a b.jpg 92,183,223,348,2\n", "keras-yolo3's list")])
+def test_other_formats_are_called_by_name(file, text, what, tmp_path):
+    picture(tmp_path / "a.jpg"), put(tmp_path / file, text)
+    with pytest.raises(DataError) as error: open_sets(tmp_path)
+    assert str(error.value) == f"{tmp_path / file}: is {what}, which is not read; export the set as COCO or YOLO, in the tool or with a converter"
 
 
 @pytest.mark.parametrize("tool", ["Pascal VOC", "COCO", "Ultralytics", "Roboflow VOC"])
@@ -292,6 +307,18 @@ def odd_corner(root):
     return coco_set(root, data)
 
 
+def slip_of_many():
+    data = coco([f"t{k}.jpg" for k in range(12)], box=(5, 4, 20, 20))
+    data["annotations"][0]["bbox"] = [60, 40, 63, 47]
+    return data
+
+
+def signs(root):
+    percent(root)
+    for k, name in enumerate("abcdefgh"): put(root / f"Annotations/{name}.xml", xml(size=(640, 480), box=(5, 5, 25, 25), extra="<object><name>cup</name><bndbox><xmin>70</xmin><ymin>70</ymin><xmax>90</xmax><ymax>90</ymax></bndbox></object>"))
+    return root
+
+
 def none_left():
     data = coco(["t0.jpg", "t1.jpg"])
     data["annotations"][0]["bbox"], data["annotations"][1]["iscrowd"] = [9, 9, 0, 5], 1
@@ -327,10 +354,12 @@ CASES = {
     "21 percent": (percent, "percent, where pixels are meant"),
     "21 percent, one or two boxes to a split": (lambda r: percent(r, 2), "train and val: 4 of 4 boxes lie between 0 and 100, in pictures of at least 250 pixels: percent, where pixels are meant"),
     "small objects near the corner": (lambda r: percent(r, 4, (10, 10, 70, 70)), "warning: train: 4 of 4 boxes lie between 0 and 100, in pictures of at least 250 pixels: percent?"),
+    "signs in a corner": (lambda r: signs(r), "warning: train: 8 of 8 boxes lie between 0 and 100, in pictures of at least 250 pixels: percent?"),
     "21 pixels in YOLO": (lambda r: yolo(r, row="{k} 24 18 16 12\n"), "has numbers up to 32 where YOLO's format has fractions"),
     "21 fractions in val alone": (lambda r: coco_set(r, None, coco(["v0.jpg", "v1.jpg"], box=(0.25, 0.25, 0.5, 0.5))), "val: 2 of 2 box(es) lie between 0 and 1: fractions"),
     "21 fractions and one odd box": (lambda r: with_text(voc(r, "abcdef", "ef", box=(0.25, 0.25, 0.75, 0.75)), "Annotations/a.xml", xml()), "train: 3 of 4 box(es) lie between 0 and 1: fractions"),
     "14 two corners in val alone": (lambda r: coco_set(r, None, coco(["v0.jpg", "v1.jpg"], box=(30, 20, 60, 44))), "val: 2 of 2 box(es) leave their picture, and 2 would fit as two corners"),
+    "14 a slip among boxes near the corner": (lambda r: coco_set(r, slip_of_many()), "warning: annotation 0 (id 1) box (60, 40, 63, 47): mostly outside the image"),
     "14 two corners and one odd box": (odd_corner, "would fit as two corners x0, y0, x1, y1"),
     "large boxes, a pixel too wide": (lambda r: coco_set(r, *(coco([f"{s}{k}.jpg" for k in range(2)], box=(5, 4, 60, 40)) for s in "tv")), None),
     "large boxes, cut at the right": (lambda r: coco_set(r, coco(["t0.jpg", "t1.jpg"], box=(10, 4, 59, 40)), coco(["v0.jpg"], box=(10, 4, 50, 40))), None),
@@ -390,13 +419,18 @@ CASES = {
     "a second yaml with the same": (lambda r: with_text(yolo(r), "dataset.yaml", "train: images/train\nval: images/val\nnames: [cup, spoon]\n"), None),
     "an empty line among the names": (lambda r: yolo(r, "{split}", "{split}", "cup\n\nspoon\n", "2 0.375 0.375 0.25 0.25\n", file="classes.txt"), "has no name for class 1"),
     "a missing picture in COCO": (lambda r: (coco_set(r) / "images/t0.jpg").unlink() or r, "images/t0.jpg: no such picture"),
-    "annotated pictures beside train": (lambda r: flat(flat(flat(r, where="train"), where="val"), where="plane"), "warning: 4 annotated picture(s), this one first, lie beside the folders of the splits"),
-    "annotated YOLO pictures beside train": (lambda r: yolo(r, "{split}", "{split}", "cup\nspoon\n", splits=("train", "val", "plane"), file="classes.txt"), "warning: 2 annotated picture(s), this one first, lie beside"),
+    "annotated pictures beside train": (lambda r: flat(flat(flat(r, where="train"), where="val"), where="plane"), "warning: 4 annotated picture(s), this one first, are in no split"),
+    "annotated YOLO pictures beside train": (lambda r: yolo(r, "{split}", "{split}", "cup\nspoon\n", splits=("train", "val", "plane"), file="classes.txt"), "warning: 2 annotated picture(s), this one first, are in no split"),
     "an empty folder of pictures in YOLO": (lambda r: [shutil.rmtree(yolo(r) / "images/val"), (r / "images/val").mkdir(), r][2], "names val, where no picture is"),
     "label files without pictures": (lambda r: with_text(yolo(r), "labels/train/lost.txt", "0 0.5 0.5 0.1 0.1"), "warning: 1 label file(s), this one first, have no picture"),
     "classes that hardly differ": (lambda r: voc(r, classes=("Cup", "cup")), "warning: classes 'Cup' and 'cup' count as different, and hardly differ"),
     "classes that are letters": (lambda r: voc(r, classes=("A", "a")), None),
     "the other case of a picture's ending": (lambda r: (coco_set(r) / "images/t0.jpg").rename(r / "images/t0.JPG") and r, None),
+    "names of other pictures in VOC": (lambda r: with_text(voc(r), "Annotations/a.xml", xml(filename="b.jpg")), "warning: 1 XML file(s), this one first, name another picture that is there in <filename>, b.jpg"),
+    "a box drawn twice": (lambda r: with_text(voc(r), "Annotations/a.xml", xml(extra=re.search("<object>.*</object>", xml())[0])), "warning: 1 box(es) of 1 picture(s), this one first, are there twice"),
+    "names as a list of dicts": (lambda r: yolo(r, yaml="train: images/train\nval: images/val\nnames:\n- 0: cup\n- 1: spoon\n"), None),
+    "most pictures without label file": (lambda r: [with_picture(yolo(r), f"images/train/more{k}.jpg") for k in range(3)][0], "warning: 3 of 5 picture(s) of train without label file count as backgrounds: more0.jpg, more1.jpg, more2.jpg; if there are objects in them"),
+    "a README among the label files": (lambda r: with_text(yolo(r), "labels/train/README.txt", "Labels of the training pictures.\n"), None),
     "12 bits in a file of 16": (deep, "warning: is nearly black; look at it; was it saved with more than 8 bits?"),
     "no label files": (lambda r: shutil.rmtree(yolo(r) / "labels") or r, "none of the 2 pictures of train has a label file"),
     "no names of classes": (lambda r: yolo(r, "images", "labels", None, splits=("t",)), "no names of the classes"),
@@ -728,7 +762,212 @@ def test_names_in_other_forms(tmp_path):
     assert len(open_sets(root, val_share=0.5).splits["train"]) == 1
 
 
+# ---------------------------------------------------------------- the right picture, and the right label
+
+def taken(root, split="train", **options): return [data.path(i).relative_to(root).as_posix() for data in [open_sets(root, **options).dataset(split)] for i in range(len(data))]
+
+
+def test_a_folder_that_is_named_counts(tmp_path):
+    "/cam1/a.jpg is cam1/a.jpg, though there is an images/a.jpg; a listed picture that is missing is not another one of its name."
+    root = one_json(one_json(tmp_path / "coco", "my.json", "images"), "my.json", "cam1", prefix="/cam1/")
+    assert all(path.startswith("cam1/") for split in ("train", "val") for path in taken(root, split, val_share=0.5))
+    root = one_json(one_json(tmp_path / "climbs", "annotations/my.json", "images"), "annotations/my.json", "cam2", prefix="../cam2/")
+    (root / "cam2/a.jpg").unlink()
+    assert not check_dataset(root, val_share=0.5).ok
+    root = yolo_lists(tmp_path / "yolo")
+    (root / "images/train/train0.jpg").rename(root / "train0.jpg"), put(root / "train0.txt", "0 0.5 0.5 0.2 0.2\n")
+    assert "images/train/train0.jpg: no such picture" in open_refusal(root)
+
+
+def test_paths_that_climb_end_here_too(tmp_path):
+    root = one_json(tmp_path / "coco", "result.json", "images", prefix="../../label-studio/data/media/upload/1/")
+    assert len(taken(root, val_share=0.5)) == 2 and len(taken(root, val_share=0.5, allow_outside=True)) == 2
+    root = yolo(tmp_path / "yolo", yaml="train: ../proj/images/train\nval: ../proj/images/val\nnames: [cup, spoon]\n")
+    assert taken(root) == ["images/train/train0.jpg", "images/train/train1.jpg"]
+    assert "which is not in" in open_refusal(yolo(tmp_path / "none", yaml="train: ../proj/pictures\nval: images/val\nnames: [cup, spoon]\n"))
+
+
+def test_labels_beside_the_set_are_none_of_it(tmp_path):
+    root = yolo(tmp_path / "images/set", "", "", "cup\n", "0 0.375 0.375 0.25 0.25\n", ("t",), "classes.txt")
+    for k in range(2): put(tmp_path / f"labels/set/t{k}.txt", "0 0.1 0.1 0.1 0.1\n")
+    for where in (root, Path(os.path.relpath(root))): assert all(one.box == (16, 12, 32, 24) for record in read_folder(where, ["all"]).splits["all"] for one in record.objects)
+    outside = read_folder(root, ["all"], allow_outside=True).splits["all"]
+    assert all(record.source.parent == tmp_path / "labels/set" for record in outside)
+
+
+def test_the_folder_above_is_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(yolo(tmp_path) / "images")
+    assert check_dataset("..").ok
+
+
+def test_pictures_without_the_folder_of_their_labels(tmp_path):
+    with pytest.raises(DataError, match="images: holds pictures, and their labels/ lies beside it; give the folder above both"): open_sets(yolo(tmp_path) / "images")
+
+
+def test_a_test_folder_that_holds_all_blames_nobody(tmp_path):
+    root = yolo(tmp_path / "set", yaml="train: /x/images/train\nval: /x/images/val\ntest: /x/images\nnames: [cup, spoon]\n")
+    assert check_dataset(root).ok
+
+
+def test_true_folders_come_before_links(tmp_path):
+    "Also before a link in a folder that comes earlier; and a set that is itself a link has no way up."
+    root = yolo(tmp_path / "big/set", "{split}", "{split}", "cup\nspoon\n", file="classes.txt")
+    (root / "a").mkdir(), (root / "a/sample").symlink_to(root / "train"), (root / "up").symlink_to(root.parent)
+    picture(root.parent / "other/q.jpg"), (tmp_path / "link").symlink_to(root)
+    for where in (root, tmp_path / "link"):
+        assert {split: len(part) for split, part in open_sets(where).splits.items()} == {"train": 2, "val": 2}
+        assert layouts.Tree(where).files == ["classes.txt", "train/train0.jpg", "train/train0.txt", "train/train1.jpg", "train/train1.txt", "val/val0.jpg", "val/val0.txt", "val/val1.jpg", "val/val1.txt"]
+
+
+def test_what_was_made_here_is_no_photo(tmp_path):
+    "The figures of a training in the set, and drawings by `nanodetr detect`, are neither backgrounds nor namesakes."
+    root = voc(tmp_path / "set", lists=False, pictures="")
+    for name in ("run.json", "config.json"): put(root / f"runs/one/{name}", "{}")
+    picture(root / "runs/one/loss.png")
+    mark = PngInfo()
+    mark.add_text("Software", "nanodetr detect")
+    picture(root / "detections/a.png", pnginfo=mark)
+    folder = open_sets(root, val_share=0.5, backgrounds=True)
+    assert sorted(folder.names("train") + folder.names("val")) == ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]
+
+
+@pytest.mark.parametrize("how", ["link", "copy", "test"])
+def test_a_picture_in_two_splits_is_seen(how, tmp_path):
+    root = yolo(tmp_path / "set", yaml="train: images/train\nval: images/val\ntest: images/test\nnames: [cup, spoon]\n")
+    split, there = ("test", root / "images/test/t.jpg") if how == "test" else ("val", root / "images/val/val0.jpg")
+    there.parent.mkdir(exist_ok=True), there.unlink(missing_ok=True)
+    if how == "link": there.symlink_to(root / "images/train/train0.jpg")
+    else: shutil.copy(root / "images/train/train0.jpg", there)
+    put(root / f"labels/{split}/{there.stem}.txt", "0 0.5 0.5 0.2 0.2\n")
+    report = check_dataset(root)
+    assert report.ok and f"{there.name}: 1 picture(s), this one first, are in train and in {split} (there it is {root}/images/train/train0.jpg): AP then measures memory" in str(report)
+
+
+@pytest.mark.parametrize("kind", ["voc", "coco", "yolo"])
+def test_annotations_in_two_formats(kind, tmp_path):
+    "Pictures that were annotated in another format are no backgrounds; and what is read is said."
+    other, options = ("images/train/c.xml", {}) if kind == "yolo" else ("c.txt", {"val_share": 0.5})
+    root = yolo(tmp_path) if kind == "yolo" else flat(tmp_path, names="abd") if kind == "voc" else one_json(tmp_path, "my.json", names="abd")
+    picture((root / other).with_suffix(".jpg")), put(root / other, xml() if kind == "yolo" else "0 0.5 0.5 0.2 0.2\n"), put(root / "classes.txt", "cup\nspoon\n"[:4 if kind == "voc" else 10])
+    report = check_dataset(root, backgrounds=True, **options)
+    assert report.ok and report.images == (4 if kind == "yolo" else 3)
+    assert f"warning {other}: 1 picture(s) have an annotation in another format, this one first: they are left out; save all annotations in one format" in str(report)
+    assert (f"is read as {report.kind}, and not as {'VOC beside the pictures' if kind == 'yolo' else 'YOLO without data.yaml'}, which fits, too; if that is meant, move" in str(report))
+
+
+@pytest.mark.parametrize("place, said, expected", [
+    ("", None, {"train": 2, "val": 1, "others": 1}), ("data/", None, {"train": 2, "val": 1, "others": 1}), ("data/", "train = data/train.txt\nvalid  = data/test.txt\n", {"train": 2, "val": 1, "others": 1}),
+    ("", "train = build/none.txt\n", {"train": 2, "val": 1, "others": 1})])
+def test_lists_without_a_yaml_count(place, said, expected, tmp_path):
+    "Darknet's lists of pictures: what they keep for the test is not trained on."
+    root = yolo(tmp_path / "set", f"{place}obj", f"{place}obj", "cup\nspoon\n", splits=("a", "b"), file="obj.names")
+    put(root / f"{place}train.txt", f"{place}obj/a0.jpg\n{place}obj/a1.jpg\n")
+    put(root / f"{place}{'test' if said and 'test' in said else 'val'}.txt", f"{place}obj/b0.jpg\n")
+    if said: put(root / f"{place}obj.data", said)
+    report = check_dataset(root)
+    assert report.ok and {split: len(part) for split, part in report.folder.splits.items()} == expected
+    assert "obj/b1.txt" in str(report) or "1 annotated picture(s), this one first, are in no split" in str(report)
+    assert stage_of_train(root) == "" and taken(root, "val") == [f"{place}obj/b0.jpg"]
+
+
+def test_a_default_subset_beside_train_and_val(tmp_path, capsys):
+    "CVAT's pictures without subset train where there is no train; where there is one, they are not lost without a word."
+    root = one_json(one_json(tmp_path / "two", "annotations/instances_default.json", "images/default"), "annotations/instances_Validation.json", "images/Validation", "ef")
+    assert {split: len(part) for split, part in open_sets(root).splits.items()} == {"train": 4, "val": 2} and check_dataset(root).ok
+    one_json(root, "annotations/instances_Train.json", "images/Train", "gh")
+    says = "2 annotated picture(s) of it, c.jpg first, are in no split, and are left out"
+    put(root / "annotations/instances_default.json", json.dumps(coco(["c.jpg", "d.jpg", "g.jpg"])))
+    assert f"warning annotations/instances_default.json: {says}" in str(check_dataset(root))
+    assert stage_of_train(root) == "" and says in capsys.readouterr().err
+    put(root / "annotations/instances_default.json", json.dumps(coco(["e.jpg", "g.jpg"])))
+    assert check_dataset(root).problems == []
+    root = with_text(voc(tmp_path / "voc", "abcdef"), "ImageSets/Main/default.txt", "b\ne\n")
+    for split, names in (("train", "a\nb\n"), ("val", "c\nd\n")): put(root / f"ImageSets/Main/{split}.txt", names)
+    assert "warning Annotations/e.xml: 1 annotated picture(s), this one first, are in no split" in str(check_dataset(root))
+
+
+@pytest.mark.parametrize("draw", [
+    lambda r: with_text(shutil.rmtree(TOOLS["Roboflow YOLO"][0](r) / "valid") or r, "note.md", ""),
+    lambda r: with_text(one_json(r, "train/_annotations.coco.json", "train"), "valid/_annotations.coco.json", json.dumps({**coco([]), "images": []})),
+    lambda r: with_text(with_text(voc(r), "ImageSets/Main/val.txt", ""), "ImageSets/Main/train.txt", "a\nb\nc\nd\n")])
+def test_an_empty_val_is_none(draw, tmp_path):
+    root = draw(tmp_path / "set")
+    said = open_refusal(root)
+    assert "data.yaml" not in said or "or keep a part of train instead: --val-share 0.2" in said
+    report = check_dataset(root, val_share=0.5)
+    assert report.ok and "counts as none" in str(report) and stage_of_train(root, val_share=0.5) == ""
+    names = {split: open_sets(root, val_share=0.5).names(split) for split in ("train", "val")}
+    assert open_sets(root, parts=names).names("val") == names["val"] and len(open_dataset(root, "val", parts=names)) == len(names["val"])
+
+
+@pytest.mark.parametrize("pictures, labels", [("data", "labels"), ("images", "xmls"), ("train/data", "train/labels"), ("images", "labels")])
+def test_xml_in_a_folder_beside_the_pictures(pictures, labels, tmp_path):
+    root = voc(tmp_path / "set", pictures=pictures, annotations=labels, lists=False)
+    report = check_dataset(root, val_share=0.5)
+    assert report.problems == [] and report.kind == "VOC beside the pictures" and report.images == 4
+    if "train" in pictures: assert list(report.folder.splits) == ["train", "val"] and check_dataset(voc(root, "efgh", pictures="val/data", annotations="val/labels", lists=False)).problems == []
+
+
+def test_a_format_without_a_set_to_train_on_yields(tmp_path):
+    "COCO's val in JSON, as Ultralytics has it, beside YOLO labels of train and val."
+    root = yolo(tmp_path)
+    put(root / "annotations/instances_val2017.json", json.dumps(coco(["val0.jpg", "val1.jpg"])))
+    report = check_dataset(root)
+    assert report.ok and report.kind == "YOLO with data.yaml" and "is read as YOLO with data.yaml, and not as COCO, which fits, too" in str(report)
+
+
+def test_names_as_a_list_of_dicts(tmp_path):
+    assert open_sets(CASES["names as a list of dicts"][0](tmp_path)).classes == ["cup", "spoon"]
+
+
+def test_a_yaml_of_names_alone(tmp_path):
+    root = yolo(tmp_path, yaml="train:\nval:\nnc: 2\nnames: [cup, spoon]\n")
+    report = check_dataset(root)
+    assert report.ok and report.folder.classes == ["cup", "spoon"] and "data.yaml: has names, but neither train nor val: the folders count" in str(report)
+
+
+def test_a_lost_label_file_is_said_once(tmp_path):
+    root = yolo_lists(yolo(tmp_path, "images/{split}", "labels/{split}"))
+    for split in ("train", "val"):
+        put(root / f"{split}.txt", "".join(f"images/both/{split}{k}.jpg\n" for k in range(2)))
+        for k in range(2): picture(root / f"images/both/{split}{k}.jpg"), put(root / f"labels/both/{split}{k}.txt", f"{k} 0.5 0.5 0.2 0.2\n")
+    put(root / "labels/both/lost.txt", "0 0.5 0.5 0.2 0.2\n")
+    assert [what for _, what in check_dataset(root).problems] == ["1 label file(s), this one first, have no picture"]
+
+
+def test_the_folder_itself_may_be_train(tmp_path):
+    root = yolo(tmp_path, "", "", "train: .\nnames: [cup, spoon]\n")
+    assert check_dataset(root, val_share=0.5).ok and len(open_sets(root, val_share=0.5).splits["train"]) == 2
+
+
+def test_pieces_of_larger_pictures(tmp_path):
+    "Boxes that were not cut with their pictures leave on all sides; those of pictures of another size do not."
+    def tiles(boxes):
+        data = coco(["t0.jpg", "t1.jpg"])
+        data["annotations"] = [{"id": k, "image_id": k % 2, "category_id": 1, "bbox": list(box)} for k, box in enumerate(boxes)]
+        return data
+    inside = [(10 + 4 * k, 15, 10, 10) for k in range(8)]
+    report = check_dataset(coco_set(tmp_path / "tiles", tiles(inside + [(-7, 5, 10, 10), (-6, 25, 10, 10), (60, 9, 10, 10), (61, 30, 10, 10)])))
+    assert report.ok and len(report.findings.of("warning")) == 4
+    assert "4 of 12 box(es) lie mostly outside" in str(check_dataset(coco_set(tmp_path / "size", tiles(inside + [(60, 9, 10, 10), (61, 30, 10, 10)] * 2))))
+
+
 # ---------------------------------------------------------------- splits
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_versions_and_copies_of_a_photo_stay_together(copied, tmp_path):
+    names = [f"p{k}{c}" if copied else f"p{k}_jpg.rf.{'0123456789abcdef' * 2}{c}" for k in range(6) for c in "abc"]
+    root = flat(tmp_path, names=names)
+    for name in names:
+        if copied and name[-1] != "a": shutil.copy(root / f"{name[:-1]}a.jpg", root / f"{name}.jpg")
+    folder = open_sets(root, val_share=0.3)
+    assert {split: len({name[:2] for name in folder.names(split)}) for split in ("train", "val")} == {"train": 4, "val": 2}
+    if copied:  # one picture all over, as somebody draws to try things: divided, and said
+        for name in names: shutil.copy(root / f"{names[0]}.jpg", root / f"{name}.jpg") if name != names[0] else None
+        assert "are in train and in val" in str(check_dataset(root, val_share=0.3))
+    else:
+        with pytest.raises(DataError, match="a set of 1 picture.s., in several versions, cannot be divided"): open_sets(flat(tmp_path / "one", names=names[:3]), val_share=0.3)
+
 
 def records_of(names): return [Record(f"p{k}", None, None, objects=[Annotation(name, (0, 0, 1, 1)) for name in names]) for k, names in enumerate(names)]
 
@@ -757,6 +996,13 @@ def test_nothing_to_divide(tmp_path):
     with pytest.raises(DataError, match="cannot be divided"): share_out(records_of(["a"]), 0.2)
     for share in (0, 1, -1, 2, math.nan):
         with pytest.raises(DataError, match="between 0 and 1"): share_out(records_of("ab"), share)
+
+
+def test_a_name_of_many_spaces_takes_no_time():
+    from nanodetr.datasets.text import clean_name
+    began, name = time.perf_counter(), "a" + " " * 40_000 + "b"
+    assert clean_name(name) == name and time.perf_counter() - began < 3  # it was 9 s, or a few ms
+    assert clean_name(" a \n\t b\0 \0c ") == "a b c"
 
 
 def test_a_division_that_fails_says_so_once(tmp_path):

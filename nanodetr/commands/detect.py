@@ -16,12 +16,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 from tqdm import tqdm
 
 from .evaluate import drawn_only, load_model, refuse_no_model
 from .outputs import FreshNames, in_words_of, print_note, refuse_existing, write_new
-from ..datasets.text import PICTURE_ENDINGS, is_picture, name_key, one_line, refuse_file, visible_files
+from ..datasets.text import DRAWN_BY, PICTURE_ENDINGS, is_picture, name_key, one_line, refuse_file, visible_files
 from ..errors import CheckpointError, DataError, UsageError
 from ..model import DETR
 
@@ -162,10 +163,12 @@ class CocoRows:
 
 # %% ../../nbs/commands/detect.ipynb #b313be87
 def save_drawing(image: Tensor, found: dict, names: list, path: Path) -> None:
-    "Write the picture with its detections as PNG."
+    "Write the picture with its detections as PNG, marked as a drawing: no later command takes it for a photo of a folder."
     from nanodetr.plots import draw_detections
 
-    draw_detections(image, found["boxes"], found["labels"], found["scores"], names).save(path, format="PNG")
+    mark = PngInfo()
+    for key, value in DRAWN_BY.items(): mark.add_text(key, value)
+    draw_detections(image, found["boxes"], found["labels"], found["scores"], names).save(path, format="PNG", pnginfo=mark)
 
 # %% ../../nbs/commands/detect.ipynb #e10b015d
 def warn_of_photos(model: DETR) -> None:

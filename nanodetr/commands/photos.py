@@ -20,7 +20,7 @@ from ..errors import CheckpointError, DataError, UsageError
 def add_reading_flags(add) -> None:
     "Add the flags that say how a folder of photographs is read. add: an argparse parser's add_argument."
     add("--val-share", type=float, metavar="SHARE", help="a set without val: keep this share of its pictures for validation, as in 0.2; --seed decides which")
-    add("--backgrounds", action="store_true", default=None, help="pictures without annotation are pictures without objects (default: they are left out)")
+    add("--backgrounds", action="store_true", default=None, help="pictures without annotation are pictures without objects (default: they are left out, except in YOLO's format, where they always are)")
     add("--allow-outside", action="store_true", default=None, help="annotations may name pictures outside of the folder")
 
 

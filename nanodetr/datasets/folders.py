@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['READERS', 'SHAPES', 'read_voc_kind', 'coco_finder', 'one_file', 'read_coco_kind', 'more_pictures', 'read_yolo_kind',
            'training_split', 'divide_training_split', 'restore_division', 'picture_name', 'Folder', 'read_folder',
-           'count_all', 'refuse_split', 'check_all_records', 'record_key', 'read_rest', 'note_others', 'note_unlisted',
-           'judge_folder', 'judge_splits', 'drawn_kind', 'open_sets', 'open_dataset']
+           'without_empty_val', 'count_all', 'refuse_split', 'check_all_records', 'record_key', 'read_rest',
+           'note_others', 'note_unlisted', 'judge_folder', 'judge_splits', 'drawn_kind', 'open_sets', 'open_dataset']
 
 # %% ../../nbs/datasets/folders.ipynb #ade00005
 import os
@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from torch.utils.data import Dataset
 
 from .coco import coco_index, coco_records, read_coco
-from .judge import UNLISTED, count_classes, first_files, judge_boxes, judge_classes, judge_encodings, judge_objects, judge_pictures
+from .judge import UNLISTED, count_classes, first_files, judge_boxes, judge_classes, judge_doubles, judge_encodings, judge_objects, judge_pictures
 from .layouts import LAYOUTS, Found, Tree, recognise
 from .photos import PhotoDataset
 from .records import Findings, Record, photo_of, check_records
@@ -27,7 +27,7 @@ from .splits import share_out
 from .text import name_key, path_inside, refuse_file, split_word
 from .voc import declared_classes, listed_names, read_parts, voc_classes, voc_records
 from .wild import WildDataset
-from .yolo import label_file, path_ends, yolo_records
+from .yolo import label_file, note_lost_labels, other_format, path_ends, yolo_records
 from ..errors import DataError
 
 # %% ../../nbs/datasets/folders.ipynb #51ccea03
@@ -65,8 +65,9 @@ def coco_finder(root: Path, tree: Tree, path: Path, split: str, allow_outside: b
 
     def find(name: str) -> Path:
         plain = name_key(name)
-        foreign = re.match(r"/|[A-Za-z]:/|\w+://", plain)  # a path of another machine, or an address: its end may be here
-        for end in [] if foreign and allow_outside and Path(plain).is_file() else path_ends(plain)[1:] if foreign else [plain]:
+        away = os.path.normpath(f"{usual[0]}/{plain}").startswith("../")
+        foreign = away or re.match(r"/|[A-Za-z]:/|\w+://", plain)  # a path of another machine, or an address: its end may be here
+        for end in [] if foreign and allow_outside and (root / plain).is_file() else [plain, *path_ends(plain)] if foreign else [plain]:
             place = next((place for place in usual if at(place, end)), None)
             if place: return root / at(place, end)
         if not foreign:
@@ -114,6 +115,7 @@ def more_pictures(found: Found, split: str, records: list, findings: Findings) -
     listed = {record.picture for record in records}
     homes = {record.picture.parent for record in records}
     others = {record for name in found.parts.pictures if (record := found.parts.path(name)) not in listed and record.parent in homes}
+    others -= other_format(sorted(others), found.root, findings)
     if others and len(found.splits) > 1 and any(not any(split_word(part) == split for part in path.relative_to(found.root).parts) for path in others):
         findings.warning(found.root, f"{len(others)} picture(s) that no file lists lie in a folder that splits share: they are left out", "list them, or give each split a folder")
         return []
@@ -124,7 +126,9 @@ def more_pictures(found: Found, split: str, records: list, findings: Findings) -
 
 def read_yolo_kind(found: Found, wanted: list, findings: Findings, options: dict) -> tuple:
     "({split: records}, classes, True) of a folder in YOLO's format."
-    return {split: yolo_records(found.parts, split, found.root, findings) for split in wanted}, found.parts.classes, True
+    splits = {split: yolo_records(found.parts, split, found.root, findings, options.get("allow_outside", False)) for split in wanted}
+    note_lost_labels(sum(splits.values(), []), found.parts.source, findings)
+    return splits, found.parts.classes, True
 
 
 READERS = {"voc": read_voc_kind, "coco": read_coco_kind, "yolo": read_yolo_kind}
@@ -201,8 +205,10 @@ def read_folder(root: str | Path, splits: list = None, decode: bool = False, res
     such folder, it has none of the LAYOUTS, or not the splits.
     """
     root, findings = Path(root), Findings()
-    layout, found = recognise(root, findings, allow_outside=allow_outside)
-    there, options = list(found.splits), {"backgrounds": backgrounds, "allow_outside": allow_outside}
+    options, divided = {"backgrounds": backgrounds, "allow_outside": allow_outside}, bool(parts) or val_share is not None
+    layout, found = recognise(root, findings, allow_outside=allow_outside, divided=divided)
+    if divided: found = without_empty_val(found, findings, options)
+    there = list(found.splits)
     whole = training_split(there)
     wanted = [split for split in (whole, "val") if split in there] if splits is None else list(splits)
     if splits is not None and whole and (parts or val_share is not None): wanted = list(dict.fromkeys(whole if split not in there else split for split in wanted))
@@ -222,6 +228,14 @@ def read_folder(root: str | Path, splits: list = None, decode: bool = False, res
     named = {name: file for _, files in folder.annotated.values() for name, file in files.items()}
     judge_encodings(dict.fromkeys(classes, found.parts.source) if found.kind == "yolo" else named, findings)
     return folder
+
+
+def without_empty_val(found: Found, findings: Findings, options: dict) -> Found:
+    "The same without its val, if that has no picture; the reason is noted."
+    said = Findings()
+    if "val" not in found.splits or READERS[found.kind](found, ["val"], said, options)[0]["val"]: return found
+    for one in said.of("error")[:1]: findings.warning(one.file, f"{one.what}: val counts as none")
+    return found._replace(splits={split: part for split, part in found.splits.items() if split != "val"})
 
 
 def count_all(splits: dict) -> dict:
@@ -268,10 +282,10 @@ def read_rest(folder: Folder, found: Found, wanted: list, options: dict, decode:
 
 
 def note_others(found: Found, findings: Findings) -> None:
-    "Warn of annotated pictures beside the folders of the splits."
-    others = [path for path in found.parts.splits.get("others", []) if label_file(path)] if found.kind == "yolo" else \
+    "Warn of annotated pictures beside the splits."
+    others = [path for path in found.parts.splits.get("others", []) if label_file(path, found.root)] if found.kind == "yolo" else \
              [found.parts.annotations[name][0] for name in found.splits.get("others") or [] if name in found.parts.annotations]
-    if others: findings.warning(others[0], f"{len(others)} annotated picture(s), this one first, lie beside the folders of the splits, and are left out", "put them into train/ or val/; if train/ is no split, rename it")
+    if others: findings.warning(others[0], f"{len(others)} annotated picture(s), this one first, are in no split, and are left out", "put them into train or val; if the folder train/ is no split, rename it")
 
 
 def note_unlisted(folder: Folder, found: Found) -> None:
@@ -293,6 +307,7 @@ def judge_folder(folder: Folder, tally: dict, complete: bool) -> None:
     counts, files = ({split: both[k] for split, both in annotated.items()} for k in (0, 1))
     judge_classes(folder.root, counts, files, folder.classes, folder.declared, folder.findings)
     judge_objects(folder.root, roles, counts, folder.findings)
+    judge_doubles(roles, folder.findings)
     judge_pictures(folder.root, roles, folder.findings)
     if complete: judge_splits(folder)
 

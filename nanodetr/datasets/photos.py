@@ -53,7 +53,8 @@ def to_rgb(picture: Image.Image) -> Image.Image:
 # %% ../../nbs/datasets/photos.ipynb #adb0001c
 MAX_PIXELS = 128_000_000  # 384 MB as bytes, 1.5 GB as floats
 _OPENING = threading.Lock()
-warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # damaged EXIF: PIL does not say in which file, and the picture is whole
+# damaged EXIF and the like: PIL does not say in which file, and the picture is whole
+warnings.filterwarnings("ignore", "(Possibly )?corrupt EXIF|Metadata Warning|Tag |Truncated File Read|Image appears to be a malformed MPO|Invalid APNG", UserWarning, r"PIL\.")
 
 
 def open_picture(path: str | Path) -> Image.Image:

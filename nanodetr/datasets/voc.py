@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['VOC_CLASSES', 'SPLIT_WORDS', 'read_xml', 'voc_number', 'voc_size', 'read_voc', 'voc_edges', 'voc_record', 'subfolder',
            'voc_folder', 'by_name', 'is_xml', 'VOCFolder', 'voc_parts', 'list_files', 'listed_names', 'split_names',
-           'picture_of', 'read_parts', 'voc_records', 'note_backgrounds', 'declared_classes', 'voc_classes',
-           'download_voc', 'VOCDataset', 'voc_xml', 'write_voc']
+           'picture_of', 'read_parts', 'voc_records', 'note_swapped', 'note_backgrounds', 'declared_classes',
+           'voc_classes', 'download_voc', 'VOCDataset', 'voc_xml', 'write_voc']
 
 # %% ../../nbs/datasets/voc.ipynb #adc00005
 import os
 import re
 from collections import defaultdict
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
 from typing import NamedTuple
 from xml.etree import ElementTree
@@ -23,6 +23,7 @@ from .photos import PhotoDataset
 from .records import Annotation, Findings, Record, photo_of, check_records
 from .text import (clean_name, decode_xml, is_hidden, is_picture, name_key, one_line, read_file_bytes, refuse_file,
                                     split_entry, text_lines, visible_files)
+from .yolo import other_format
 from ..errors import DataError
 
 # %% ../../nbs/datasets/voc.ipynb #e2e52614
@@ -219,10 +220,20 @@ def voc_records(parts: VOCFolder, names: list, read: dict, findings: Findings, b
         elif name in parts.annotations: pass  # unreadable, and noted
         elif name in parts.pictures:
             bare.append(parts.pictures[name][0])
-            if backgrounds: records.append(Record(name, bare[-1], bare[-1]))
+            records.append(Record(name, bare[-1], bare[-1]))
         else: findings.error(listed or parts.folder, f"{name} has neither picture nor annotation", "correct the name, or take it out of the list")
-    note_backgrounds(bare, listed or parts.folder, backgrounds, findings, meant)
-    return records
+    others, empty = other_format(bare, parts.folder, findings) if meant else set(), set(bare)
+    note_backgrounds([picture for picture in bare if picture not in others], listed or parts.folder, backgrounds, findings, meant)
+    note_swapped({name: read[name] for name in names if name in read}, parts.pictures, findings)
+    return [record for record in records if record.picture not in (others if backgrounds else empty)]
+
+
+def note_swapped(read: dict, pictures: dict, findings: Findings) -> None:
+    "Warn of XML files whose <filename> is another picture that is there. read: of `read_parts`."
+    plain = lambda name: PurePosixPath(name).stem.lower() if is_picture(name) else PurePosixPath(name).name.lower()
+    there = {plain(path.name) for paths in pictures.values() for path in paths}
+    swapped = [(path, xml.filename) for name, (xml, path) in read.items() if plain(xml.filename) != plain(name) and plain(xml.filename) in there]
+    if swapped: findings.warning(swapped[0][0], f"{len(swapped)} XML file(s), this one first, name another picture that is there in <filename>, {one_line(swapped[0][1])}: their own names count", "look at some with `nanodetr check --html`; correct <filename>, or the files' names")
 
 
 def note_backgrounds(bare: list, where: Path, wanted: bool, findings: Findings, meant: bool = True) -> None:
