@@ -510,3 +510,22 @@ def test_ctrl_c_to_all_saves_and_the_run_goes_on_alone(undisturbed, tmp_path):
     assert torchrun.returncode and len(re.findall(r"^nanodetr: stopped at step \d+ of 12; go on with the same command and --resume$", said, re.M)) == 1, said
     assert main(["train", "--resume", "--quiet", "--out", str(tmp_path / "run")]) == 0
     assert close(undisturbed, read_safetensors(tmp_path / "run" / "model.safetensors"))
+
+
+def test_nothing_of_a_group_outlives_python(tmp_path):
+    "A circle of references, such as DDP's, is collected before Python takes itself apart: gloo's threads may abort a process that frees them later."
+    (tmp_path / "script.py").write_text("""
+import sys
+from nanodetr.runs.parallel import joined
+
+class Circle:
+    def __init__(self): self.me = self
+    def __del__(self): print("freed late" if sys.is_finalizing() else "freed in time", flush=True)
+
+def train():
+    with joined("cpu"): Circle()
+
+train()
+""")
+    done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "1", tmp_path / "script.py"], capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 0 and done.stdout.split("\n")[-2] == "freed in time", done

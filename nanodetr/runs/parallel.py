@@ -7,6 +7,8 @@ __all__ = ['TIMEOUT', 'WholeCriterion', 'share_of', 'share_batches', 'mixed', 'C
            'own_threads', 'launch_name', 'own_run', 'is_lost', 'OwnNumbers', 'Group', 'silent', 'joined']
 
 # %% ../../nbs/runs/parallel.ipynb #9a7b0000
+import atexit
+import gc
 import hashlib
 import inspect
 import os
@@ -290,6 +292,8 @@ def joined(device: str = None):
         store = dist.PrefixStore(f"nanodetr/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}/{size}", store)
         dist.init_process_group("cpu:gloo,cuda:nccl" if here.type == "cuda" else "gloo", store=store, rank=rank, world_size=size, timeout=TIMEOUT)
     except RuntimeError as error: raise TrainingError(f"the processes do not find each other ({' '.join(str(error).split())[:200]}): start them with torchrun") from None
+    # what a circle of references keeps of the group (DDP's is one) must go while Python is whole: later, gloo's threads may end it with an abort
+    atexit.register(gc.collect)
     group = Group(here, local_size)
     try:
         with silent(not group.first): yield group
