@@ -258,3 +258,17 @@ def test_dropout_of_large_tensors_in_every_way_to_train():
     assert all(value.isfinite().all() for value in rough)
     block.eval()
     assert torch.equal(block(x, pos)[0], block(x, pos)[0])
+
+
+def test_padding_is_not_seen_where_dropout_is_ours():
+    "With the same dice, what stands in padded tokens changes nothing for the real ones, and the real ones do see each other."
+    block, pos, padding = EncoderBlock(64, 8, 256, dropout=0.1).train(), torch.randn(1, 300, 64), torch.arange(300).expand(2, -1) >= 200
+    x = torch.randn(2, 300, 64)
+
+    def answers(x):
+        torch.manual_seed(0)
+        return block(x, pos, padding)[0][:, :100]
+    before, other_padding, other_token = answers(x), x.clone(), x.clone()
+    other_padding[:, 200:] += 1
+    other_token[:, 150] += 1
+    assert torch.equal(answers(other_padding), before) and not torch.allclose(answers(other_token), before)
