@@ -1,5 +1,6 @@
 "Evaluation against pycocotools, against a VOC evaluator written line by line, and on fixtures (skipped where absent)."
 import contextlib
+import gc
 import io
 import json
 import math
@@ -281,6 +282,19 @@ def test_columns_and_entries_are_read_alike(odd, tmp_path, monkeypatch):
         assert first[2] == second[2] == ["a", "b"]
         for a, b in zip([*first[0], *first[1]], [*second[0], *second[1]], strict=True):
             assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) and a[name].dtype == b[name].dtype for name in a)
+
+
+@pytest.mark.parametrize("text", ["[]", "[{]", "[1, 2]"])
+@pytest.mark.parametrize("was_on", [True, False])
+def test_the_garbage_collector_is_left_as_it_was(text, was_on, tmp_path):
+    "Reading rests the collector, and gives it back: after a file that was refused, too, and to a caller who had turned it off."
+    (tmp_path / "gt.json").write_text(json.dumps({"images": [{"id": 1}], "annotations": [], "categories": [{"id": 1, "name": "a"}]}))
+    (tmp_path / "dt.json").write_text(text)
+    (gc.enable if was_on else gc.disable)()
+    try:
+        with contextlib.suppress(DataError): load_coco_results(tmp_path / "gt.json", tmp_path / "dt.json")
+        assert gc.isenabled() == was_on
+    finally: gc.enable()
 
 
 def test_broken_annotation_files(tmp_path):

@@ -26,7 +26,6 @@ from ..datasets.folders import SHAPES
 from ..datasets.text import clean_name, is_picture
 from ..errors import DataError, UsageError
 from ..model import DETR, DETROutput
-from ..training import choose_device
 
 # %% ../../nbs/commands/evaluate.ipynb #b647a178
 def refuse_no_model(path) -> None:
@@ -39,6 +38,8 @@ def refuse_no_model(path) -> None:
 
 def load_model(path, device: str = None, last: bool = False) -> DETR:
     "The model of a training's folder (its best weights, or the last ones), a weights file, an .onnx, a shipped name or one of the hub; notes go to standard error."
+    from nanodetr.training import choose_device
+
     refuse_no_model(path)
     if Path(path).suffix.lower() == ".onnx" and not Path(path).is_dir():
         from nanodetr.checkpoints.export import OnnxDETR

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from torch.utils.data import Dataset
 
-from .coco import coco_index, coco_records, read_coco
+from .coco import coco_index, coco_records, no_collector, read_coco
 from .judge import UNLISTED, count_classes, first_files, judge_boxes, judge_classes, judge_doubles, judge_encodings, judge_objects, judge_pictures
 from .layouts import LAYOUTS, Found, Tree, recognise
 from .photos import PhotoDataset
@@ -194,6 +194,7 @@ class Folder:
         return [picture_name(self.root, record) for record in self.splits[split]]
 
 
+@no_collector()
 def read_folder(root: str | Path, splits: list = None, decode: bool = False, rest: bool = False, val_share: float = None, seed: int = 0,
                 parts: dict = None, backgrounds: bool = False, allow_outside: bool = False) -> Folder:
     """A folder of photographs, and what is wrong with it. It never raises for what is in the files.
