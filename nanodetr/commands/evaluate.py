@@ -23,7 +23,7 @@ from .outputs import print_note, refuse_existing, write_new
 from .photos import other_pictures, read_division, run_data, run_file
 from .train import read_json
 from ..datasets.folders import SHAPES
-from ..datasets.text import clean_name, is_picture
+from ..datasets.text import DRAWN_BY, clean_name, is_picture
 from ..errors import DataError, UsageError
 from ..model import DETR, DETROutput
 
@@ -297,4 +297,5 @@ def draw_report(detections: list, targets: list, scores: dict, classes: list, pa
 
     figure = plot_evaluation(scores["per_class"], confusion_matrix(detections, targets, len(classes)), error_breakdown(detections, targets),
                              summary(scores), (scores.get("intervals") or {}).get("per_class"))
-    figure.savefig(path, format=name.suffix[1:].lower(), dpi=150)
+    ending = name.suffix[1:].lower()
+    figure.savefig(path, format=ending, dpi=150, metadata=DRAWN_BY if ending == "png" else None)  # marked as no photo

@@ -31,6 +31,7 @@ from ..checkpoints.config import MODEL_PRESETS, DETRConfig
 from .photos import division_lists, division_of, open_both, read_names, reading, run_data, run_file, write_division
 from ..checkpoints.files import MANIFEST, check_manifest, load_model_weights, other_files, read_json_object, run_weights, shipped_models, write_atomically
 from ..datasets.folders import SHAPES, drawn_kind
+from ..datasets.text import DRAWN_BY
 from ..model import DETR
 
 # %% ../../nbs/commands/train.ipynb #ccedb8ec
@@ -347,8 +348,8 @@ def cache_both(args, model: DETR, train_data, val_data, seed: int) -> tuple:
 
 # %% ../../nbs/commands/train.ipynb #36d29a03
 def save_picture(figure, path: Path) -> None:
-    "A figure as PNG, whole or not at all."
-    write_atomically(path, lambda beside: figure.savefig(beside, format="png"))
+    "A figure as PNG, whole or not at all, marked as no photo."
+    write_atomically(path, lambda beside: figure.savefig(beside, format="png", metadata=DRAWN_BY))
 
 
 def save_json(values: dict, path: Path) -> None:

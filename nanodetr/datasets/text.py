@@ -143,14 +143,14 @@ def is_picture(path: str | Path) -> bool:
     "Has it the name of a picture, and is it not hidden?"
     return Path(path).suffix.lower() in PICTURE_ENDINGS and not is_hidden(path)
 
-DRAWN_BY = {"Software": "nanodetr detect"}  # a text in each PNG file that `nanodetr detect` draws
+DRAWN_BY = {"Software": "nanodetr"}  # a text in each PNG file that a command draws
 OWN_RUN = {"run.json", "config.json"}  # a training's folder
 
 def is_drawing(path: Path) -> bool:
-    "Is it a drawing by `nanodetr detect`, and so no picture to learn from or to look at again?"
+    "Is it a drawing by `nanodetr detect` or `evaluate --plots`, and so no picture to learn from or to look at again?"
     if path.suffix != ".png": return False
     try:
-        with open(path, "rb") as file: return b"tEXtSoftware\0nanodetr detect" in file.read(200)
+        with open(path, "rb") as file: return b"tEXtSoftware\0nanodetr" in file.read(200)
     except OSError: return False
 
 def walk_visible(folder: str | Path, unreadable, deepest: int):
