@@ -225,7 +225,7 @@ def read_folder(root: str | Path, splits: list = None, decode: bool = False, res
         read_rest(folder, found, wanted, options, decode)
         note_unlisted(folder, found)
     if splits is None: note_others(found, findings)
-    judge_folder(folder, tally, complete=splits is None)
+    judge_folder(folder, tally, complete=splits is None, asked=val_share is not None)
     named = {name: file for _, files in folder.annotated.values() for name, file in files.items()}
     judge_encodings(dict.fromkeys(classes, found.parts.source) if found.kind == "yolo" else named, findings)
     return folder
@@ -299,8 +299,8 @@ def note_unlisted(folder: Folder, found: Found) -> None:
                                     "with --backgrounds they count as pictures without objects")
 
 
-def judge_folder(folder: Folder, tally: dict, complete: bool) -> None:
-    "Judge a folder as a whole. complete: train and val must be there."
+def judge_folder(folder: Folder, tally: dict, complete: bool, asked: bool = False) -> None:
+    "Judge a folder as a whole. complete: train and val must be there; asked: to divide it was asked for, and what kept it from that is said."
     role = {training_split(folder.splits): "train"} if complete else {}
     roles = {role.get(split, split): part for split, part in folder.splits.items()}
     judge_boxes(folder.kind, folder.root, {split: part for split, part in roles.items() if split in ("train", "val") or not complete}, tally, folder.findings)
@@ -310,14 +310,14 @@ def judge_folder(folder: Folder, tally: dict, complete: bool) -> None:
     judge_objects(folder.root, roles, counts, folder.findings)
     judge_doubles(roles, folder.findings)
     judge_pictures(folder.root, roles, folder.findings)
-    if complete: judge_splits(folder)
+    if complete: judge_splits(folder, asked)
 
 
-def judge_splits(folder: Folder) -> None:
+def judge_splits(folder: Folder, asked: bool = False) -> None:
     "Note when there is nothing to train on or to validate on."
     whole, there = training_split(folder.splits), ", ".join(split for split in folder.splits if split != UNLISTED)
     if whole is None: folder.findings.error(folder.root, f"has no pictures to train on: no annotations of split 'train' (there are {there or 'none'})", "add a train split")
-    elif "val" not in folder.splits:
+    elif "val" not in folder.splits and not asked:
         folder.findings.error(folder.root, f"has no val split (there is {there})", "keep a part for validation: --val-share 0.2 (in Python val_share=0.2)")
     for split in ("train", "val"):
         if split in folder.splits and not folder.splits[split] and not folder.findings.of("error"):
