@@ -25,6 +25,7 @@ _all_ = ["Augment", "RandomResize", "RandomSizeCrop", "light_augment", "paper_au
          "check_dataset", "CocoDataset", "open_dataset", "Photo", "PhotoDataset", "box_fault", "drop_objects", "image_size",
          "read_image", "LEVELS", "SPLITS", "ShapesDataset", "Stream", "VOC_CLASSES", "VOCDataset", "DataError"]
 
+# machinery, you can skip it: torchvision's augmentations are imported only when somebody asks for them
 def __getattr__(name: str):
     "The names of `datasets.augment`, fetched when first asked for: torchvision takes seconds to import, and many models do without."
     if name not in AUGMENTATION: raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
