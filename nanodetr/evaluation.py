@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['RECALL_POINTS', 'KINDS', 'average_precision', 'detection_kinds', 'error_breakdown', 'precision_recall',
-           'evaluate_detections', 'target_to_pixels', 'predict', 'evaluate']
+           'evaluate_detections', 'target_to_pixels', 'refuse_odd', 'predict', 'evaluate']
 
 # %% ../nbs/12_evaluation.ipynb #9239ee63
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -187,6 +187,15 @@ def target_to_pixels(target: dict) -> dict:
     return {**target, "boxes": cxcywh_to_xyxy(target["boxes"]) * torch.tensor([width, height, width, height])}
 
 
+def refuse_odd(images: Tensor, targets: list = None) -> None:
+    "EvaluationError for a batch whose pictures are no floats in 0..1, or whose boxes are no fractions: both would only look like a bad model."
+    low, high = (x.item() for x in images.aminmax())
+    if images.shape[1] == 3 and not (images.is_floating_point() and low >= -0.5 and high <= 1.5):  # others are features
+        raise EvaluationError(f"the data set's pictures are {str(images.dtype)[6:]} values {low:.4g}..{high:.4g}: floats in 0..1 are wanted (divide bytes by 255, do not normalise)")
+    boxes = [float(target["boxes"].max()) for target in targets or () if len(target["boxes"])]
+    if boxes and max(boxes) > 1.5: raise EvaluationError(f"the data set has boxes up to {max(boxes):.4g}: centre, width and height as fractions of the picture (0..1) are wanted, not pixels")
+
+
 def predict(model: nn.Module, dataset, batch_size=16, device=None, progress=True, workers=0):
     """All detections of a model on a data set, and the ground truth beside them.
 
@@ -194,7 +203,7 @@ def predict(model: nn.Module, dataset, batch_size=16, device=None, progress=True
     The truth comes from `dataset.get_target(i)` if the data set has it, else from the item. In the second case the data
     set's transforms must neither cut nor flip the picture. device: move the model there; None: use it where it is.
     Returns (detections, targets), lists of dicts for `evaluate_detections`. The model stays in the mode it was in.
-    Raises EvaluationError for an empty data set.
+    Raises EvaluationError for an empty data set, and for one whose pictures are not floats in 0..1 or whose boxes are no fractions.
     """
     if len(dataset) == 0: raise EvaluationError("the data set is empty: pass one with images")
     if device is not None: model.to(device)
@@ -206,6 +215,7 @@ def predict(model: nn.Module, dataset, batch_size=16, device=None, progress=True
         with torch.no_grad():
             for images, mask, batch in tqdm(loader, "evaluate", disable=not progress, leave=False):
                 sizes = torch.stack([torch.as_tensor(target["orig_size"]) for target in batch])  # (B,2) height, width
+                refuse_odd(images, None if hasattr(dataset, "get_target") else batch)
                 detections += postprocess(model(images.to(device), None if mask is None else mask.to(device)), sizes, getattr(model, "scores", ClassScores()))
                 targets += [target_to_pixels(target) for target in batch]
     finally: model.train(was_training)
@@ -214,6 +224,8 @@ def predict(model: nn.Module, dataset, batch_size=16, device=None, progress=True
 
 # %% ../nbs/12_evaluation.ipynb #426ecf4a
 def evaluate(model: nn.Module, dataset, protocol="coco", batch_size=16, device=None, progress=True, workers=0) -> dict:
-    "`evaluate_detections` on what the model finds in all images of the data set; arguments as in `predict`."
+    "`evaluate_detections` on what the model finds in all images of the data set; arguments as in `predict`. Raises EvaluationError, too, when both name their classes, and differently."
+    known, wanted = list(getattr(getattr(model, "config", None), "classes", None) or []), list(dataset.classes)
+    if known and known != wanted: raise EvaluationError(f"the model's classes are {', '.join(known[:8])} and the data set's are {', '.join(wanted[:8])}: the numbers of one mean others there (`nanodetr evaluate` matches them by name)")
     detections, targets = predict(model, dataset, batch_size, device, progress, workers)
     return evaluate_detections(detections, targets, protocol, classes=dataset.classes)

@@ -8,6 +8,7 @@ __all__ = ['DETROutput', 'BoxHead', 'build_backbone', 'DETRParts', 'DETRNetwork'
 # %% ../nbs/08_model.ipynb #a2232136
 from dataclasses import dataclass, field
 from importlib import import_module
+from numbers import Integral, Real
 
 import torch
 import torch.nn.functional as F
@@ -157,8 +158,10 @@ class DETR(DETRNetwork):
 
         images: a (3,H,W) or (B,3,H,W) tensor, or a list of (3,H,W), (1,H,W) or (H,W) tensors of any sizes, RGB in 0..1.
         Returns one dict per image, on the CPU: scores (N,), highest first, labels (N,), boxes (N,4) xyxy pixels of
-        the image as given. Raises DataError for images of any other kind.
+        the image as given. Raises DataError for images of any other kind, a threshold outside 0..1, a batch_size below 1.
         """
+        if not (isinstance(threshold, Real) and 0 <= threshold <= 1): raise DataError(f"threshold {threshold!r}: a score in 0..1 is wanted")
+        if not (isinstance(batch_size, Integral) and batch_size > 0): raise DataError(f"batch_size {batch_size!r}: a whole number from 1 on is wanted")
         if not isinstance(images, (list, tuple)):
             images = images if isinstance(images, Tensor) and images.dim() == 4 else [images]
         images = [check_image(image, f"image {i}") for i, image in enumerate(images)]

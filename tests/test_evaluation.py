@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nanodetr.cli import main
+from nanodetr.data import ShapesDataset
 from nanodetr.errors import DataError, NanodetrError
 from nanodetr.evaluation import (EvaluationError, average_precision, detection_kinds, error_breakdown, evaluate,
                                  evaluate_detections, load_coco_results, precision_recall)
@@ -295,6 +296,29 @@ def test_the_garbage_collector_is_left_as_it_was(text, was_on, tmp_path):
         with contextlib.suppress(DataError): load_coco_results(tmp_path / "gt.json", tmp_path / "dt.json")
         assert gc.isenabled() == was_on
     finally: gc.enable()
+
+
+@pytest.mark.parametrize("change, said", [
+    (lambda image, target: ((255 * image).byte(), target), r"uint8 values 0\.\.255: floats in 0\.\.1"), (lambda image, target: (255 * image, target), r"float32 values .*divide bytes by 255"),
+    (lambda image, target: (image, {**target, "boxes": 64 * target["boxes"]}), "fractions of the picture .* not pixels")])
+def test_evaluate_refuses_what_would_look_like_a_bad_model(change, said):
+    "Pictures in 0..255 and boxes in pixels gave a low AP, and not a word."
+    from nanodetr.model import DETR
+    shapes = ShapesDataset("val", n=3)
+
+    class Changed:
+        classes = shapes.classes
+        def __len__(self): return 3
+        def __getitem__(self, i): return change(*shapes[i])
+
+    with pytest.raises(EvaluationError, match=said): evaluate(DETR.from_pretrained("nano-shapes"), Changed(), progress=False)
+
+
+def test_evaluate_compares_the_names_of_the_classes():
+    from nanodetr.model import DETR
+    model, shapes = DETR.from_pretrained("nano-shapes"), ShapesDataset("val", n=3)
+    shapes.classes = shapes.classes[::-1]
+    with pytest.raises(EvaluationError, match="the model's classes are rectangle, .* and the data set's are cross, "): evaluate(model, shapes, progress=False)
 
 
 def test_broken_annotation_files(tmp_path):

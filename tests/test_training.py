@@ -14,6 +14,7 @@ from torch.utils.data import Subset
 from nanodetr.data import ShapesDataset, collate
 from nanodetr.dropout import MANY
 from nanodetr.encoder import EncoderBlock
+from nanodetr.errors import DataError
 from nanodetr.model import DETR, DETRConfig
 from nanodetr.runs.grouping import grouped_batches, image_sizes, padded_share
 from nanodetr.runs.run import fit, live_plots
@@ -39,6 +40,35 @@ def test_loader_processes_give_the_same_images():
     for model, workers in zip(models, (0, 2)):
         fit(model, data, config=TrainConfig(epochs=1, batch_size=4, workers=workers, device="cpu"), progress=False)
     assert all(torch.equal(a, b) for a, b in zip(models[0].state_dict().values(), models[1].state_dict().values()))
+
+
+PICTURE, TARGET = torch.rand(3, 64, 64), {"labels": torch.tensor([1]), "boxes": torch.full((1, 4), 0.5), "orig_size": torch.tensor([64, 64])}
+
+
+@pytest.mark.parametrize("sample, said", [
+    ((PICTURE.numpy(), TARGET), "its picture is a ndarray"), ((PICTURE.permute(1, 2, 0), TARGET), r"has shape \(64, 64, 3\)"), ((PICTURE[:1], TARGET), r"has shape \(1, 64, 64\)"),
+    ((PICTURE, {**TARGET, "boxes": [[0.5] * 4]}), "its boxes are a list"), ((PICTURE, {"boxes": TARGET["boxes"]}), "its labels are missing"),
+    ((PICTURE, {**TARGET, "labels": TARGET["labels"].int()}), r"its labels are int32: int64 is wanted"), ((PICTURE, {**TARGET, "labels": TARGET["labels"] > 0}), "its labels are bool"),
+    ((PICTURE, {**TARGET, "boxes": TARGET["boxes"].long()}), "its boxes are int64: floats are wanted"), (PICTURE, r"a pair \(image, target\) is wanted")])
+@pytest.mark.parametrize("workers, val", [(0, False), (0, True), (1, False)])
+def test_samples_of_another_kind_are_refused_by_name(sample, said, workers, val):
+    "In training and in validation, here and in a loader process: one line, not a traceback from the middle of PyTorch."
+    good, bad = [(PICTURE, TARGET)] * 2, [(PICTURE, TARGET), sample]
+    with pytest.raises(DataError, match=f"^image 1: .*{said}"):
+        fit(new_model(), *((good, bad) if val else (bad,)), config=TrainConfig(epochs=1, batch_size=2, workers=workers, device="cpu"), progress=False)
+
+
+@pytest.mark.parametrize("sample, said", [((255 * PICTURE, TARGET), "divided by 255"), ((PICTURE, {**TARGET, "boxes": 64 * TARGET["boxes"]}), "not pixels")])
+def test_validation_looks_at_its_samples(sample, said):
+    with pytest.raises(DataError, match=f"^image 0: .*{said}"):
+        fit(new_model(), [(PICTURE, TARGET)] * 2, [sample], TrainConfig(epochs=1, batch_size=2, device="cpu"), progress=False)
+
+
+def test_empty_data_is_refused(tmp_path):
+    config = TrainConfig(epochs=1, batch_size=2, device="cpu")
+    with pytest.raises(DataError, match="train_data has no picture"): fit(new_model(), [], config=config)
+    with pytest.raises(DataError, match="val_data has no picture"): fit(new_model(), [(PICTURE, TARGET)] * 2, [], config)
+    with pytest.raises(TrainingError, match="out is an empty name"): fit(new_model(), [(PICTURE, TARGET)] * 2, config=config, out="")
 
 
 def test_images_without_objects_train():
