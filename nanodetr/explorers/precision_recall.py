@@ -92,8 +92,9 @@ class WorkingPointPicture:
                                 markeredgecolor="white", zorder=6, clip_on=False)
         stage.title(f"AP {ap:.2f}: the area")
         lines = note.split("\n")
-        if note: stage.box((0.02, 0.02, 0.62, 0.05 + 0.08 * len(lines)), "ground", True, facecolor=PAPER, alpha=0.8, linewidth=0, zorder=2)
-        for k, line in enumerate(reversed(lines)): stage.write(0.04, 0.07 + 0.08 * k, line, 9)
+        low = 0.02 if len(precision) and precision.max() > 0.7 else 0.9 - 0.08 * len(lines)  # below a high curve, above a low one
+        if note: stage.box((0.02, low, 0.62, low + 0.03 + 0.08 * len(lines)), "ground", True, facecolor=PAPER, alpha=0.8, linewidth=0, zorder=2)
+        for k, line in enumerate(reversed(lines)): stage.write(0.04, low + 0.05 + 0.08 * k, line, 9)
 
 # %% ../../nbs/explorers/precision_recall.ipynb #b268ff10
 def _telling_images(detections, targets, label: int, count: int, threshold: float = 0.3, iou: float = 0.6) -> list:
