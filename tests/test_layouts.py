@@ -952,6 +952,85 @@ def test_pieces_of_larger_pictures(tmp_path):
     assert "4 of 12 box(es) lie mostly outside" in str(check_dataset(coco_set(tmp_path / "size", tiles(inside + [(60, 9, 10, 10), (61, 30, 10, 10)] * 2))))
 
 
+# ---------------------------------------------------------------- COCO files of unusual names
+
+@pytest.mark.parametrize("first, second, whole", [("train.json", "val_fixed.json", "train"), ("labels.json", "val_labels.json", "all"), ("train.json", "val-1.json", "train")])
+def test_a_file_whose_name_tells_a_split_that_no_other_tells_is_read(first, second, whole, tmp_path):
+    root = one_json(one_json(tmp_path, first, "images"), second, "images", "ef")
+    for backgrounds in (False, True):
+        report = check_dataset(root, backgrounds=backgrounds)
+        assert report.problems == [] and {split: len(part) for split, part in report.folder.splits.items()} == {whole: 4, "val": 2}
+    assert "has a val split of its own" in str(check_dataset(root, val_share=0.5))
+
+
+@pytest.mark.parametrize("first, second", [("result.json", "result_2.json"), ("annotations/instances_default.json", "annotations/instances_default_2.json"), ("train.json", "dev.json"),
+                                          ("train.json", "train (1).json"), ("annotations/instances_train.json", "annotations/instances_train_v2.json")])
+def test_a_file_that_is_not_read_is_named(first, second, tmp_path, capsys):
+    root = one_json(one_json(tmp_path, first, "images"), second, "images", "abef")
+    says = f"{second}: annotates 2 picture(s) that no other file lists, e.jpg first, and is not read; call it by its split"
+    report = check_dataset(root, val_share=0.5)
+    assert report.ok and f"warning {says}" in str(report) and "--backgrounds" not in str(report)
+    assert stage_of_train(root, val_share=0.5) == "" and says in capsys.readouterr().err
+    assert f"error   {says}" in str(check_dataset(root, val_share=0.5, backgrounds=True)) and says in stage_of_train(root, val_share=0.5, backgrounds=True)
+    put(root / second, json.dumps(coco(["a.jpg", "b.jpg"])))  # keypoints of the same pictures, say
+    assert check_dataset(root, val_share=0.5).problems == [] and "2 picture(s) are listed by no file" in str(check_dataset(root, val_share=0.5))
+
+
+def test_backgrounds_of_splits_that_share_a_folder(tmp_path):
+    root = coco_set(tmp_path)
+    assert check_dataset(root, backgrounds=True).problems == []
+    picture(root / "images/empty.jpg")
+    assert "1 picture(s) that no file lists lie in a folder that splits share" in str(check_dataset(root, backgrounds=True))
+
+
+# ---------------------------------------------------------------- lists of class names
+
+def two_lists(root, train="cup\nspoon\n", val="spoon\ncup\n", file="classes.txt", yaml=None):
+    yolo(root, "{split}", "{split}", yaml, row="0 0.375 0.375 0.25 0.25\n")
+    for split, text in (("train", train), ("val", val)): put(root / split / file, text)
+    return root
+
+
+def test_two_lists_that_number_the_classes_differently(tmp_path):
+    "labelImg writes a list into each folder that it saves to, in order of first use; a label's number then depends on its folder."
+    for name, how in {"texts": {}, "yamls": {"train": "names: [cup, spoon]\n", "val": "names: [spoon, cup]\n", "file": "names.yaml"}}.items():
+        assert "give the classes other numbers (cup, spoon; spoon, cup); bring the label files to one list" in open_refusal_of(two_lists(tmp_path / name, **how))
+    for k, val in enumerate(("cup\nspoon\n", "cup\n", "cup\nspoon\nfork\n")):  # one that goes on where another ends is no contradiction
+        assert open_sets(two_lists(tmp_path / f"alike{k}", val=val)).classes == ["cup", "spoon", "fork"][:max(2, val.count("\n"))]
+    for file in ("labels.txt", "predefined_classes.txt"):  # may be something else
+        assert open_sets(with_text(two_lists(tmp_path / file, val="cup\n"), file, "dog\ncat\n")).classes == ["cup", "spoon"]
+    root = with_text(yolo(tmp_path / "beside"), "labels/classes.txt", "spoon\ncup\n")
+    assert "warning labels/classes.txt: gives the classes other numbers than data.yaml, which counts (spoon, cup; cup, spoon)" in str(check_dataset(root))
+    assert check_dataset(with_text(root, "labels/classes.txt", "cup\nspoon\n")).problems == []
+
+
+def open_refusal_of(root):
+    "What check and training say of a folder that neither can begin with."
+    with pytest.raises(DataError) as error: check_dataset(root)
+    assert stage_of_train(root) == str(error.value)
+    return str(error.value)
+
+
+def test_a_comment_among_the_names(tmp_path):
+    assert "classes.txt: has the line '# my classes' among the names of the classes, and each line counts as one; remove it" in open_refusal_of(two_lists(tmp_path / "yolo", "# my classes\ncup\nspoon\n", "cup\nspoon\n"))
+    assert open_sets(two_lists(tmp_path / "all", *["#1\n#2\n"] * 2)).classes == ["#1", "#2"]
+    assert open_sets(two_lists(tmp_path / "numbers", "0: cup\n1: spoon\n", "0 cup\n1 spoon\n")).classes == ["cup", "spoon"]
+    assert open_sets(with_text(voc(tmp_path / "voc"), "classes.txt", "# my classes\nspoon\ncup\n")).classes == ["spoon", "cup"]
+    assert open_sets(with_text(voc(tmp_path / "used", classes=("#1", "cup")), "classes.txt", "#1\ncup\n")).classes == ["#1", "cup"]
+
+
+def test_several_sets_side_by_side(tmp_path):
+    for task in ("task1", "task2"):
+        yolo(tmp_path / task, "obj_train_data", "obj_train_data", "cup\nspoon\n", splits=("train",), file="obj.names")
+        put(tmp_path / task / "train.txt", "".join(f"data/obj_train_data/train{k}.jpg\n" for k in range(2)))
+    assert "holds 2 sets (task1, task2), each with a list of its pictures; give one of them" in open_refusal_of(tmp_path)
+    root = yolo(tmp_path / "one", "obj", "obj", "cup\nspoon\n", splits=("a", "b"), file="obj.names")
+    put(root / "train.txt", "obj/a0.jpg\n"), put(root / "data/train.txt", "obj/a0.jpg\n"), put(root / "val.txt", "obj/b0.jpg\n")
+    assert len(open_sets(root).splits["train"]) == 1
+    put(root / "valid.txt", "obj/b1.jpg\n")
+    assert "valid.txt: and val.txt both list pictures of val; remove one of them" in open_refusal_of(root)
+
+
 # ---------------------------------------------------------------- splits
 
 @pytest.mark.parametrize("copied", [False, True])

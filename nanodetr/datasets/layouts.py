@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['COCO_KEYS', 'NAMES_FILES', 'LAYOUTS', 'OTHER_FORMATS', 'Tree', 'by_split', 'Found', 'find_voc', 'by_split_names',
            'name_without_homes', 'find_xml_beside', 'coco_rank', 'looks_coco', 'find_coco', 'coco_names',
-           'looks_like_json', 'find_data_yaml', 'picture_lists', 'find_yolo_labels', 'Layout', 'other_tool',
-           'what_is_there', 'search', 'recognise']
+           'looks_like_json', 'names_files', 'read_class_names', 'go_together', 'class_names', 'find_data_yaml',
+           'picture_lists', 'find_yolo_labels', 'Layout', 'other_tool', 'what_is_there', 'search', 'recognise']
 
 # %% ../../nbs/datasets/layouts.ipynb #8eff90f8
 import os
@@ -159,6 +159,9 @@ def find_coco(tree: Tree, findings: Findings, options: dict) -> Found:
         splits[split or ("all" if rank in (3, 4) or "default" in raw or not raw else raw)].append(name)
         if raw and raw != split: aliases.setdefault(raw, name)
     if not splits: return None
+    for split in ("train", "val", "test"):  # val_fixed.json beside train.json
+        told = [name for rank, name in ranked if rank == 4 and split_word(name) == split and split not in splits and looks_coco(tree.path(name))]
+        if len(told) == 1 and (split != "train" or "all" not in splits): splits[split] = told
     best = {split: [name for name in names if rank_of[name] == rank_of[names[0]]] for split, names in splits.items()}
     if {"train", "trainval"} & set(best) and "all" in best:
         rest = best.pop("all")
@@ -184,6 +187,39 @@ def looks_like_json(path: Path) -> bool:
 NAMES_FILES = "classes.txt", "obj.names", "_darknet.labels", "labels.txt", "predefined_classes.txt"
 
 
+def names_files(tree: Tree) -> list:
+    "The files that list class names, the most usual first. labels.txt and predefined_classes.txt, which may be something else, count only without others."
+    found = [name for wanted in NAMES_FILES for name in tree.files if PurePosixPath(name).name.lower() == wanted]
+    yamls = [name for name in tree.ending(".yaml", ".yml") if name.count("/") < 2 and (Findings().reading(read_yaml, tree.path(name)) or {}).get("names")]
+    return [name for name in found if PurePosixPath(name).name.lower() in NAMES_FILES[:3]] + yamls or found
+
+
+def read_class_names(path: Path) -> list:
+    "The class names of a YAML file, or of a text file with one on each line; there, numbers that count them from 0 are no part of the names."
+    if path.suffix.lower() in (".yaml", ".yml"): return yolo_classes((said := read_yaml(path)).get("names"), path, said.get("nc", ""))
+    lines = read_text(path).rstrip().splitlines()
+    notes, counted = [line for line in lines if line.startswith("#")], [re.fullmatch(r"\s*(\d+)[:\s]\s*(\S.*)", line) for line in lines]
+    if 0 < len(notes) < len(lines): refuse_file(path, f"has the line {one_line(notes[0])!r} among the names of the classes, and each line counts as one", "remove it, if it is a comment")
+    if all(counted) and [int(match[1]) for match in counted] == list(range(len(lines))): lines = [match[2] for match in counted]
+    return yolo_classes(lines, path)
+
+
+def go_together(some: list, others: list) -> bool:
+    "Do two lists of classes give each number the same name, as far as both go?"
+    return all(one == other for one, other in zip(some, others))
+
+
+def class_names(tree: Tree) -> tuple:
+    "(the file of class names, the names): of several that go together the longest. DataError when there are none, or two that do not."
+    names = names_files(tree)
+    if not names: refuse_file(tree.root, "has label files as YOLO writes them, and no names of the classes", "write data.yaml, or classes.txt with one name on each line")
+    found = {name: read_class_names(tree.path(name)) if name == names[0] else Findings().reading(read_class_names, tree.path(name)) or [] for name in names}
+    first = max(names, key=lambda name: len(found[name]))
+    other = next((name for name in names if not go_together(found[name], found[first])), None)
+    if other: refuse_file(tree.path(first), f"and {other} give the classes other numbers ({one_line(', '.join(found[first]))}; {one_line(', '.join(found[other]))})", "bring the label files to one list and remove the other, or give one folder alone")
+    return tree.path(first), found[first]
+
+
 def find_data_yaml(tree: Tree, findings: Findings, options: dict) -> Found:
     "A YAML file with names and train or val at its top level, and the pictures that it names."
     fits = {}
@@ -201,13 +237,21 @@ def find_data_yaml(tree: Tree, findings: Findings, options: dict) -> Found:
     for name in others:
         if fits[name] != fits[first]: findings.warning(tree.path(name), f"describes a set, too, and is not read: {first} counts", "remove one of them")
     found = read_data_yaml(path, path.parent, findings, options.get("allow_outside", False), options.get("divided", False))
+    for name in names_files(tree):
+        said = [] if name in fits else Findings().reading(read_class_names, tree.path(name)) or []
+        if not go_together(said, found.classes): findings.warning(tree.path(name), f"gives the classes other numbers than {first}, which counts ({one_line(', '.join(said))}; {one_line(', '.join(found.classes))})", "remove it, or correct the names where they are wrong")
     return Found("yolo", path.parent, dict.fromkeys(found.splits), found)
 
 
 def picture_lists(tree: Tree) -> dict:
     "{split: its list of pictures} as darknet has them: train.txt, val.txt and the like in the folder or one below, and what an obj.data names; empty without a list to train on."
     lines = lambda name: Findings().reading(text_lines, tree.path(name)) or [""]
-    lists = {WORDS[stem]: name for name in tree.ending(".txt") if name.count("/") < 2 and (stem := PurePosixPath(name).stem.lower()) in WORDS and is_picture(lines(name)[0])}
+    every = [(WORDS[stem], name) for name in tree.ending(".txt") if name.count("/") < 2 and (stem := PurePosixPath(name).stem.lower()) in WORDS and is_picture(lines(name)[0])]
+    homes = list(dict.fromkeys(str(PurePosixPath(name).parent) for split, name in every if split == "train"))
+    if len(homes) > 1 and "." not in homes: refuse_file(tree.root, f"holds {len(homes)} sets ({', '.join(homes)}), each with a list of its pictures", "give one of them")
+    lists = {}
+    for split, name in every:
+        if lines(lists.setdefault(split, name)) != lines(name) and split != "test": refuse_file(tree.path(name), f"and {lists[split]} both list pictures of {split}", "remove one of them")
     for said in (re.fullmatch(r"(train|valid)\s*=\s*(.+)", line) for name in tree.ending(".data") for line in lines(name)):
         there = next((end for end in path_ends(said[2]) if end in tree.files), None) if said else None
         if there: lists[WORDS[said[1]]] = there
@@ -217,26 +261,23 @@ def picture_lists(tree: Tree) -> dict:
 
 def find_yolo_labels(tree: Tree, findings: Findings, options: dict) -> Found:
     "Label files beside the pictures or in labels/, and a file of class names."
-    names = next((name for wanted in NAMES_FILES for name in tree.files if PurePosixPath(name).name.lower() == wanted), None)
     texts = set(tree.ending(".txt"))
     outside, stems = options.get("allow_outside", False), {PurePosixPath(name).stem for name in texts}
     labelled = [name for name in tree.pictures if (outside or PurePosixPath(name).stem in stems) and label_file(tree.path(name), tree.root, outside)] if texts else []
     if not labelled: return None
-    if names is None: names = next((name for name in tree.ending(".yaml", ".yml") if name.count("/") < 2 and (Findings().reading(read_yaml, tree.path(name)) or {}).get("names")), None)
-    if names is None:
-        refuse_file(tree.root, "has label files as YOLO writes them, and no names of the classes", "write data.yaml, or classes.txt with one name on each line")
+    lists = picture_lists(tree)
+    source, classes = class_names(tree)
     homes = {PurePosixPath(name).parent for name in labelled}
     pictures = [name for name in tree.pictures if PurePosixPath(name).parent in homes]
     splits = {split: [tree.path(name) for name in names] for split, names in by_split(pictures).items()}
-    if lists := picture_lists(tree):
+    if lists:
         splits = {split: yolo_pictures(tree.path(name), tree.root, tree.path(name), outside, findings if split != "test" else Findings()) for split, name in lists.items()}
         listed = {path for part in splits.values() for path in part}
         rest = [tree.path(name) for name in labelled if tree.path(name) not in listed]
         if rest: splits["others"] = rest
-    source = tree.path(names)
-    if is_yaml := source.suffix.lower() in (".yaml", ".yml"): findings.note(source, "has names, but neither train nor val: the folders count")
-    said = read_yaml(source) if is_yaml else {"names": read_text(source).rstrip().splitlines()}
-    return Found("yolo", tree.root, dict.fromkeys(splits), YoloSet(source, yolo_classes(said["names"], source, said.get("nc", "")), splits, bool(said.get("kpt_shape"))))
+    is_yaml = source.suffix.lower() in (".yaml", ".yml")
+    if is_yaml: findings.note(source, "has names, but neither train nor val: the folders count")
+    return Found("yolo", tree.root, dict.fromkeys(splits), YoloSet(source, classes, splits, is_yaml and bool(read_yaml(source).get("kpt_shape"))))
 
 # %% ../../nbs/datasets/layouts.ipynb #3b3cf146
 class Layout(NamedTuple):
