@@ -762,6 +762,22 @@ def test_names_in_other_forms(tmp_path):
     assert len(open_sets(root, val_share=0.5).splits["train"]) == 1
 
 
+def test_a_class_without_objects_stays_in_a_list_that_labels_count_by(tmp_path):
+    root = yolo(tmp_path / "yolo", yaml="train: images/train\nval: images/val\nnames: [cup, spoon, fork]\n")
+    assert "1 class(es) are listed and have no object: fork; annotate some, or leave them: the numbers in the label files count by this list" in str(check_dataset(root))
+    assert "no object: fork; take them out of the list" in str(check_dataset(with_text(voc(tmp_path / "voc"), "classes.txt", "cup\nspoon\nfork\n")))
+
+
+@pytest.mark.parametrize("names, declared, says", [("platelet plattelet", True, "class 'plattelet' is rare, and hardly differs from 'platelet'"), ("platelet plattelet", False, "unknown class 'plattelet', perhaps 'platelet' is meant"),
+                                                   ("M10-bolt M12-bolt", True, ""), ("M10-bolt M12-bolt", False, "")])
+def test_rare_classes_that_look_like_common_ones(names, declared, says, tmp_path):
+    root = voc(tmp_path, [f"p{k}" for k in range(24)], ["p22", "p23"], classes=(names.split()[0],))
+    put(root / "Annotations/p3.xml", xml(names.split()[1]))
+    if declared: put(root / "classes.txt", names.replace(" ", "\n"))
+    said = [what for _, what in check_dataset(root).problems]
+    assert said == [says] * bool(says)
+
+
 # ---------------------------------------------------------------- the right picture, and the right label
 
 def taken(root, split="train", **options): return [data.path(i).relative_to(root).as_posix() for data in [open_sets(root, **options).dataset(split)] for i in range(len(data))]

@@ -326,7 +326,7 @@ def judge_folder(folder: Folder, tally: dict, complete: bool, asked: bool = Fals
     judge_boxes(folder.kind, folder.root, {split: part for split, part in roles.items() if split in ("train", "val") or not complete}, tally, folder.findings)
     annotated = {role.get(split, split): both for split, both in folder.annotated.items()}
     counts, files = ({split: both[k] for split, both in annotated.items()} for k in (0, 1))
-    judge_classes(folder.root, counts, files, folder.classes, folder.declared, folder.findings)
+    judge_classes(folder.root, counts, files, folder.classes, folder.declared, folder.findings, folder.kind == "yolo")
     judge_objects(folder.root, roles, counts, folder.findings)
     judge_doubles(roles, folder.findings)
     judge_pictures(folder.root, roles, folder.findings)
