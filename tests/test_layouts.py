@@ -702,6 +702,20 @@ def test_words_in_names(draw, options, there, tmp_path):
     assert {split: len(part) for split, part in check_dataset(draw(tmp_path / "set"), **options).folder.splits.items()} == there
 
 
+@pytest.mark.parametrize("draw, says", [
+    (lambda r: flat(flat(flat(r, where="City 1"), where="Test track 2"), where="Field 3"), "Test track 2 is taken for split test, by name; if that is wrong, rename it"),
+    (lambda r: yolo(r, "{split}", "{split}", "cup\nspoon\n", splits=("city", "val d'Isere"), file="classes.txt"), "val d'Isere is taken for split val, by name; if that is wrong, rename it"),
+    (lambda r: voc(r, ["kitchen/a", "kitchen/b", "test room/a"], lists=False), "test room is taken for split test, by name; if that is wrong, rename it"),
+    (lambda r: one_json(one_json(r, "test drive/labels.json", "test drive"), "city/labels.json", "city", "efgh"), "test drive is taken for split test, by name; if that is wrong, rename it"),
+    (lambda r: flat(flat(r, where="test1"), where="test2"), "test1, test2 are taken for split test, by name; if that is wrong, rename them"),
+    (lambda r: flat(flat(r, where="cam"), where="test1"), None), (lambda r: flat(flat(flat(r, where="train"), where="val"), where="test-dev"), None),
+    (lambda r: flat(flat(r, where="cars_train"), where="cars_test"), None), (lambda r: flat(flat(r, where="cam"), where="TestImages 2017"), None), (lambda r: one_json(r, "my_test.json"), None)])
+def test_a_doubtful_name_of_a_split_is_said(draw, says, tmp_path, capsys):
+    report = check_dataset(draw(tmp_path / "set"))
+    assert ("taken for split" in str(report)) == bool(says) and (says or "") in str(report)
+    if says: assert stage_of_train(tmp_path / "set", val_share=0.5 if "val" not in says else None) or says in capsys.readouterr().err
+
+
 def test_a_file_in_place_of_the_folder(tmp_path):
     with pytest.raises(DataError, match="a.xml: is a file, where a folder is wanted; give the folder"): open_sets(voc(tmp_path) / "Annotations/a.xml")
 
