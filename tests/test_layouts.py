@@ -505,6 +505,45 @@ def test_two_corners_are_told_from_large_boxes(kind, side, tmp_path):
     for name, boxes in (("sound", objects), ("large", large)): assert "error" not in check(name, boxes, False)
 
 
+def poses(draw, side: float, each: int, count: int = 30):
+    "Rows of YOLO: a box of about this side, and four points in it; each: numbers for a point."
+    for _ in range(count):
+        w, h = side * draw.uniform(0.7, 1.1), side * draw.uniform(0.7, 1.3)
+        x, y = draw.uniform(w / 2, 1 - w / 2), draw.uniform(h / 2, 1 - h / 2)
+        yield [x, y, w, h, *(value for k in range(4) for value in (x + draw.uniform(-0.45, 0.45) * w, y + draw.uniform(-0.45, 0.45) * h, k % 2)[:each])]
+
+
+def outlines(draw, side: float, corners: int, count: int = 30):
+    "Rows of YOLO: round outlines of about this side."
+    for _ in range(count):
+        x, y, turn, r = draw.uniform(side / 2, 1 - side / 2), draw.uniform(side / 2, 1 - side / 2), draw.uniform(0, 7), side / 2 * draw.uniform(0.7, 1)
+        yield [value for k in range(corners) for value in (x + r * math.cos(turn + 2 * math.pi * k / corners), y + r * math.sin(turn + 2 * math.pi * k / corners))]
+
+
+@pytest.mark.parametrize("side", [0.05, 0.2, 0.8])
+def test_keypoints_without_kpt_shape_are_no_outlines(side, tmp_path):
+    draw = random.Random(0)
+
+    def check(name, rows, yaml=""):
+        root = yolo(tmp_path / name, yaml=f"train: images/train\nval: images/val\nnames: [cup]\n{yaml}")
+        for path in root.glob("labels/*/*.txt"): put(path, "".join("0 " + " ".join(f"{value:.6g}" for value in row) + "\n" for row in rows))
+        return str(check_dataset(root)), root
+    for each in (2, 3):
+        rows = list(poses(draw, side, each))
+        said, root = check(f"pose{each}", rows)
+        assert f"data.yaml: has no kpt_shape, and the rows of train look like a box and 4 keypoint(s) each; write kpt_shape: [4, {each}] into data.yaml" in said and "has no kpt_shape" in stage_of_train(root)
+        assert "error" not in check(f"said{each}", rows, f"kpt_shape: [4, {each}]\n")[0]
+    for corners in (4, 5, 6, 8, 20): assert "kpt_shape" not in check(f"outline{corners}", list(outlines(draw, side, corners)))[0], corners
+
+
+@pytest.mark.parametrize("row, remedy", [("{k} 0.375 0.375 0.25 0.25 0.9\n", "a score stands behind the box: predict without it (save_conf=False), or take it out"), ("cup 0.375 0.375 0.25 0.25\n", "write the number of the class, counted from 0, in place of its name"),
+                                         ("{k} 0.375 0.375 0.25 0.25 0.3 0.3 2\n", "if keypoints stand behind the box, write kpt_shape: [1, 3] into data.yaml")])
+def test_rows_of_another_kind_are_said_once(row, remedy, tmp_path):
+    report = check_dataset(yolo(tmp_path, row=row))
+    found = [one for one in report.findings.of("error") if "is not a class and four fractions" in one.what]
+    assert [one.remedy for one in found] == [remedy] * 2 and "train0.txt" in found[0].file and found[0].what.endswith("(nor are 1 more of train)")
+
+
 # ---------------------------------------------------------------- the commands themselves
 
 @pytest.mark.parametrize("tool, flags", [("CVAT VOC", ["--val-share", "0.5", "--seed", "3"]), ("Roboflow YOLO", []), ("Roboflow COCO", [])])
