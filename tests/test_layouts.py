@@ -1023,13 +1023,15 @@ def test_pieces_of_larger_pictures(tmp_path):
 
 # ---------------------------------------------------------------- COCO files of unusual names
 
-@pytest.mark.parametrize("first, second, whole", [("train.json", "val_fixed.json", "train"), ("labels.json", "val_labels.json", "all"), ("train.json", "val-1.json", "train")])
+@pytest.mark.parametrize("first, second, whole", [("train.json", "val_fixed.json", "train"), ("labels.json", "val_labels.json", "all"), ("train.json", "val-1.json", "train"), ("train/labels.json", "val/export.json", "train")])
 def test_a_file_whose_name_tells_a_split_that_no_other_tells_is_read(first, second, whole, tmp_path):
     root = one_json(one_json(tmp_path, first, "images"), second, "images", "ef")
     for backgrounds in (False, True):
         report = check_dataset(root, backgrounds=backgrounds)
         assert report.problems == [] and {split: len(part) for split, part in report.folder.splits.items()} == {whole: 4, "val": 2}
     assert "has a val split of its own" in str(check_dataset(root, val_share=0.5))
+    put(root / second, json.dumps(coco(["elsewhere.jpg"])))
+    assert check_dataset(root, val_share=0.5).ok
 
 
 @pytest.mark.parametrize("first, second", [("result.json", "result_2.json"), ("annotations/instances_default.json", "annotations/instances_default_2.json"), ("train.json", "dev.json"),

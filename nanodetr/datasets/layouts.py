@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['USUAL_WORDS', 'COCO_KEYS', 'NAMES_FILES', 'LAYOUTS', 'OTHER_FORMATS', 'Tree', 'note_taken', 'by_split', 'Found',
-           'find_voc', 'by_split_names', 'name_without_homes', 'find_xml_beside', 'coco_rank', 'looks_coco',
-           'find_coco', 'coco_names', 'looks_like_json', 'names_files', 'read_class_names', 'go_together',
+           'find_voc', 'by_split_names', 'name_without_homes', 'find_xml_beside', 'coco_rank', 'told_split',
+           'looks_coco', 'find_coco', 'coco_names', 'looks_like_json', 'names_files', 'read_class_names', 'go_together',
            'class_names', 'find_data_yaml', 'picture_lists', 'find_yolo_labels', 'Layout', 'other_tool',
            'what_is_there', 'search', 'recognise']
 
@@ -152,6 +152,12 @@ def coco_rank(name: str) -> int:
     return 4
 
 
+def told_split(name: str) -> str:
+    "The split that a file's name tells, or else one of the folders above it; empty when none does."
+    where = PurePosixPath(name)
+    return next(filter(None, map(split_word, (where.name, *where.parts[:-1]))), "")
+
+
 def looks_coco(path: Path) -> bool:
     "Are the three lists of a COCO file named in it?"
     try: text = read_text(path)
@@ -168,7 +174,7 @@ def find_coco(tree: Tree, findings: Findings, options: dict) -> Found:
     splits, aliases, taken, rank_of = defaultdict(list), {}, {}, dict((name, rank) for rank, name in ranked)
     for rank, name in sure:
         where = PurePosixPath(name)
-        split = split_word(where.name) or next(filter(None, map(split_word, where.parts[:-1])), "")
+        split = told_split(name)
         words = re.findall("[a-z]+", where.stem.lower()) or [""]
         if len(sure) == 1 and rank > 2 and len(where.parts) == 1 and not {words[0], words[-1]} & WORDS.keys(): split = ""  # labels_my-test-export.json: the project's name
         raw = re.sub("^instances_", "", where.stem) if rank < 3 and not where.name.startswith("_") else ""
@@ -178,8 +184,9 @@ def find_coco(tree: Tree, findings: Findings, options: dict) -> Found:
     if not splits: return None
     note_taken(taken, dict.fromkeys(taken.values()) | ({"": None} if "all" in splits else {}), tree.root, findings)
     for split in ("train", "val", "test"):  # val_fixed.json beside train.json
-        told = [name for rank, name in ranked if rank == 4 and split_word(name) == split and split not in splits and looks_coco(tree.path(name))]
-        if len(told) == 1 and (split != "train" or "all" not in splits): splits[split] = told
+        if split in splits or split == "train" and "all" in splits: continue
+        told = [name for rank, name in ranked if rank == 4 and told_split(name) == split and looks_coco(tree.path(name))]
+        if len(told) == 1 and {PurePosixPath(one).name for one in coco_names(tree.path(told[0]))} & {PurePosixPath(one).name for one in tree.pictures}: splits[split] = told
     best = {split: [name for name in names if rank_of[name] == rank_of[names[0]]] for split, names in splits.items()}
     if {"train", "trainval"} & set(best) and "all" in best:
         rest = best.pop("all")
