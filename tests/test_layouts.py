@@ -505,6 +505,45 @@ def test_two_corners_are_told_from_large_boxes(kind, side, tmp_path):
     for name, boxes in (("sound", objects), ("large", large)): assert "error" not in check(name, boxes, False)
 
 
+def poses(draw, side: float, each: int, count: int = 30):
+    "Rows of YOLO: a box of about this side, and four points in it; each: numbers for a point."
+    for _ in range(count):
+        w, h = side * draw.uniform(0.7, 1.1), side * draw.uniform(0.7, 1.3)
+        x, y = draw.uniform(w / 2, 1 - w / 2), draw.uniform(h / 2, 1 - h / 2)
+        yield [x, y, w, h, *(value for k in range(4) for value in (x + draw.uniform(-0.45, 0.45) * w, y + draw.uniform(-0.45, 0.45) * h, k % 2)[:each])]
+
+
+def outlines(draw, side: float, corners: int, count: int = 30):
+    "Rows of YOLO: round outlines of about this side."
+    for _ in range(count):
+        x, y, turn, r = draw.uniform(side / 2, 1 - side / 2), draw.uniform(side / 2, 1 - side / 2), draw.uniform(0, 7), side / 2 * draw.uniform(0.7, 1)
+        yield [value for k in range(corners) for value in (x + r * math.cos(turn + 2 * math.pi * k / corners), y + r * math.sin(turn + 2 * math.pi * k / corners))]
+
+
+@pytest.mark.parametrize("side", [0.05, 0.2, 0.8])
+def test_keypoints_without_kpt_shape_are_no_outlines(side, tmp_path):
+    draw = random.Random(0)
+
+    def check(name, rows, yaml=""):
+        root = yolo(tmp_path / name, yaml=f"train: images/train\nval: images/val\nnames: [cup]\n{yaml}")
+        for path in root.glob("labels/*/*.txt"): put(path, "".join("0 " + " ".join(f"{value:.6g}" for value in row) + "\n" for row in rows))
+        return str(check_dataset(root)), root
+    for each in (2, 3):
+        rows = list(poses(draw, side, each))
+        said, root = check(f"pose{each}", rows)
+        assert f"data.yaml: has no kpt_shape, and the rows of train look like a box and 4 keypoint(s) each; write kpt_shape: [4, {each}] into data.yaml" in said and "has no kpt_shape" in stage_of_train(root)
+        assert "error" not in check(f"said{each}", rows, f"kpt_shape: [4, {each}]\n")[0]
+    for corners in (4, 5, 6, 8, 20): assert "kpt_shape" not in check(f"outline{corners}", list(outlines(draw, side, corners)))[0], corners
+
+
+@pytest.mark.parametrize("row, remedy", [("{k} 0.375 0.375 0.25 0.25 0.9\n", "a score stands behind the box: predict without it (save_conf=False), or take it out"), ("cup 0.375 0.375 0.25 0.25\n", "write the number of the class, counted from 0, in place of its name"),
+                                         ("{k} 0.375 0.375 0.25 0.25 0.3 0.3 2\n", "if keypoints stand behind the box, write kpt_shape: [1, 3] into data.yaml")])
+def test_rows_of_another_kind_are_said_once(row, remedy, tmp_path):
+    report = check_dataset(yolo(tmp_path, row=row))
+    found = [one for one in report.findings.of("error") if "is not a class and four fractions" in one.what]
+    assert [one.remedy for one in found] == [remedy] * 2 and "train0.txt" in found[0].file and found[0].what.endswith("(nor are 1 more of train)")
+
+
 # ---------------------------------------------------------------- the commands themselves
 
 @pytest.mark.parametrize("tool, flags", [("CVAT VOC", ["--val-share", "0.5", "--seed", "3"]), ("Roboflow YOLO", []), ("Roboflow COCO", [])])
@@ -702,6 +741,20 @@ def test_words_in_names(draw, options, there, tmp_path):
     assert {split: len(part) for split, part in check_dataset(draw(tmp_path / "set"), **options).folder.splits.items()} == there
 
 
+@pytest.mark.parametrize("draw, says", [
+    (lambda r: flat(flat(flat(r, where="City 1"), where="Test track 2"), where="Field 3"), "Test track 2 is taken for split test, by name; if that is wrong, rename it"),
+    (lambda r: yolo(r, "{split}", "{split}", "cup\nspoon\n", splits=("city", "val d'Isere"), file="classes.txt"), "val d'Isere is taken for split val, by name; if that is wrong, rename it"),
+    (lambda r: voc(r, ["kitchen/a", "kitchen/b", "test room/a"], lists=False), "test room is taken for split test, by name; if that is wrong, rename it"),
+    (lambda r: one_json(one_json(r, "test drive/labels.json", "test drive"), "city/labels.json", "city", "efgh"), "test drive is taken for split test, by name; if that is wrong, rename it"),
+    (lambda r: flat(flat(r, where="test1"), where="test2"), "test1, test2 are taken for split test, by name; if that is wrong, rename them"),
+    (lambda r: flat(flat(r, where="cam"), where="test1"), None), (lambda r: flat(flat(flat(r, where="train"), where="val"), where="test-dev"), None),
+    (lambda r: flat(flat(r, where="cars_train"), where="cars_test"), None), (lambda r: flat(flat(r, where="cam"), where="TestImages 2017"), None), (lambda r: one_json(r, "my_test.json"), None)])
+def test_a_doubtful_name_of_a_split_is_said(draw, says, tmp_path, capsys):
+    report = check_dataset(draw(tmp_path / "set"))
+    assert ("taken for split" in str(report)) == bool(says) and (says or "") in str(report)
+    if says: assert stage_of_train(tmp_path / "set", val_share=0.5 if "val" not in says else None) or says in capsys.readouterr().err
+
+
 def test_a_file_in_place_of_the_folder(tmp_path):
     with pytest.raises(DataError, match="a.xml: is a file, where a folder is wanted; give the folder"): open_sets(voc(tmp_path) / "Annotations/a.xml")
 
@@ -760,6 +813,22 @@ def test_names_in_other_forms(tmp_path):
     data["images"].append({"id": 9, "file_name": "b.jpg"})
     put(root / "labels.json", json.dumps(data))
     assert len(open_sets(root, val_share=0.5).splits["train"]) == 1
+
+
+def test_a_class_without_objects_stays_in_a_list_that_labels_count_by(tmp_path):
+    root = yolo(tmp_path / "yolo", yaml="train: images/train\nval: images/val\nnames: [cup, spoon, fork]\n")
+    assert "1 class(es) are listed and have no object: fork; annotate some, or leave them: the numbers in the label files count by this list" in str(check_dataset(root))
+    assert "no object: fork; take them out of the list" in str(check_dataset(with_text(voc(tmp_path / "voc"), "classes.txt", "cup\nspoon\nfork\n")))
+
+
+@pytest.mark.parametrize("names, declared, says", [("platelet plattelet", True, "class 'plattelet' is rare, and hardly differs from 'platelet'"), ("platelet plattelet", False, "unknown class 'plattelet', perhaps 'platelet' is meant"),
+                                                   ("M10-bolt M12-bolt", True, ""), ("M10-bolt M12-bolt", False, "")])
+def test_rare_classes_that_look_like_common_ones(names, declared, says, tmp_path):
+    root = voc(tmp_path, [f"p{k}" for k in range(24)], ["p22", "p23"], classes=(names.split()[0],))
+    put(root / "Annotations/p3.xml", xml(names.split()[1]))
+    if declared: put(root / "classes.txt", names.replace(" ", "\n"))
+    said = [what for _, what in check_dataset(root).problems]
+    assert said == [says] * bool(says)
 
 
 # ---------------------------------------------------------------- the right picture, and the right label
@@ -950,6 +1019,87 @@ def test_pieces_of_larger_pictures(tmp_path):
     report = check_dataset(coco_set(tmp_path / "tiles", tiles(inside + [(-7, 5, 10, 10), (-6, 25, 10, 10), (60, 9, 10, 10), (61, 30, 10, 10)])))
     assert report.ok and len(report.findings.of("warning")) == 4
     assert "4 of 12 box(es) lie mostly outside" in str(check_dataset(coco_set(tmp_path / "size", tiles(inside + [(60, 9, 10, 10), (61, 30, 10, 10)] * 2))))
+
+
+# ---------------------------------------------------------------- COCO files of unusual names
+
+@pytest.mark.parametrize("first, second, whole", [("train.json", "val_fixed.json", "train"), ("labels.json", "val_labels.json", "all"), ("train.json", "val-1.json", "train"), ("train/labels.json", "val/export.json", "train")])
+def test_a_file_whose_name_tells_a_split_that_no_other_tells_is_read(first, second, whole, tmp_path):
+    root = one_json(one_json(tmp_path, first, "images"), second, "images", "ef")
+    for backgrounds in (False, True):
+        report = check_dataset(root, backgrounds=backgrounds)
+        assert report.problems == [] and {split: len(part) for split, part in report.folder.splits.items()} == {whole: 4, "val": 2}
+    assert "has a val split of its own" in str(check_dataset(root, val_share=0.5))
+    put(root / second, json.dumps(coco(["elsewhere.jpg"])))
+    assert check_dataset(root, val_share=0.5).ok
+
+
+@pytest.mark.parametrize("first, second", [("result.json", "result_2.json"), ("annotations/instances_default.json", "annotations/instances_default_2.json"), ("train.json", "dev.json"),
+                                          ("train.json", "train (1).json"), ("annotations/instances_train.json", "annotations/instances_train_v2.json")])
+def test_a_file_that_is_not_read_is_named(first, second, tmp_path, capsys):
+    root = one_json(one_json(tmp_path, first, "images"), second, "images", "abef")
+    says = f"{second}: annotates 2 picture(s) that no other file lists, e.jpg first, and is not read; call it by its split"
+    report = check_dataset(root, val_share=0.5)
+    assert report.ok and f"warning {says}" in str(report) and "--backgrounds" not in str(report)
+    assert stage_of_train(root, val_share=0.5) == "" and says in capsys.readouterr().err
+    assert f"error   {says}" in str(check_dataset(root, val_share=0.5, backgrounds=True)) and says in stage_of_train(root, val_share=0.5, backgrounds=True)
+    put(root / second, json.dumps(coco(["a.jpg", "b.jpg"])))  # keypoints of the same pictures, say
+    assert check_dataset(root, val_share=0.5).problems == [] and "2 picture(s) are listed by no file" in str(check_dataset(root, val_share=0.5))
+
+
+def test_backgrounds_of_splits_that_share_a_folder(tmp_path):
+    root = coco_set(tmp_path)
+    assert check_dataset(root, backgrounds=True).problems == []
+    picture(root / "images/empty.jpg")
+    assert "1 picture(s) that no file lists lie in a folder that splits share" in str(check_dataset(root, backgrounds=True))
+
+
+# ---------------------------------------------------------------- lists of class names
+
+def two_lists(root, train="cup\nspoon\n", val="spoon\ncup\n", file="classes.txt", yaml=None):
+    yolo(root, "{split}", "{split}", yaml, row="0 0.375 0.375 0.25 0.25\n")
+    for split, text in (("train", train), ("val", val)): put(root / split / file, text)
+    return root
+
+
+def test_two_lists_that_number_the_classes_differently(tmp_path):
+    "labelImg writes a list into each folder that it saves to, in order of first use; a label's number then depends on its folder."
+    for name, how in {"texts": {}, "yamls": {"train": "names: [cup, spoon]\n", "val": "names: [spoon, cup]\n", "file": "names.yaml"}}.items():
+        assert "give the classes other numbers (cup, spoon; spoon, cup); bring the label files to one list" in open_refusal_of(two_lists(tmp_path / name, **how))
+    for k, val in enumerate(("cup\nspoon\n", "cup\n", "cup\nspoon\nfork\n")):  # one that goes on where another ends is no contradiction
+        assert open_sets(two_lists(tmp_path / f"alike{k}", val=val)).classes == ["cup", "spoon", "fork"][:max(2, val.count("\n"))]
+    for file in ("labels.txt", "predefined_classes.txt"):  # may be something else
+        assert open_sets(with_text(two_lists(tmp_path / file, val="cup\n"), file, "dog\ncat\n")).classes == ["cup", "spoon"]
+    root = with_text(yolo(tmp_path / "beside"), "labels/classes.txt", "spoon\ncup\n")
+    assert "warning labels/classes.txt: gives the classes other numbers than data.yaml, which counts (spoon, cup; cup, spoon)" in str(check_dataset(root))
+    assert check_dataset(with_text(root, "labels/classes.txt", "cup\nspoon\n")).problems == []
+
+
+def open_refusal_of(root):
+    "What check and training say of a folder that neither can begin with."
+    with pytest.raises(DataError) as error: check_dataset(root)
+    assert stage_of_train(root) == str(error.value)
+    return str(error.value)
+
+
+def test_a_comment_among_the_names(tmp_path):
+    assert "classes.txt: has the line '# my classes' among the names of the classes, and each line counts as one; remove it" in open_refusal_of(two_lists(tmp_path / "yolo", "# my classes\ncup\nspoon\n", "cup\nspoon\n"))
+    assert open_sets(two_lists(tmp_path / "all", *["#1\n#2\n"] * 2)).classes == ["#1", "#2"]
+    assert open_sets(two_lists(tmp_path / "numbers", "0: cup\n1: spoon\n", "0 cup\n1 spoon\n")).classes == ["cup", "spoon"]
+    assert open_sets(with_text(voc(tmp_path / "voc"), "classes.txt", "# my classes\nspoon\ncup\n")).classes == ["spoon", "cup"]
+    assert open_sets(with_text(voc(tmp_path / "used", classes=("#1", "cup")), "classes.txt", "#1\ncup\n")).classes == ["#1", "cup"]
+
+
+def test_several_sets_side_by_side(tmp_path):
+    for task in ("task1", "task2"):
+        yolo(tmp_path / task, "obj_train_data", "obj_train_data", "cup\nspoon\n", splits=("train",), file="obj.names")
+        put(tmp_path / task / "train.txt", "".join(f"data/obj_train_data/train{k}.jpg\n" for k in range(2)))
+    assert "holds 2 sets (task1, task2), each with a list of its pictures; give one of them" in open_refusal_of(tmp_path)
+    root = yolo(tmp_path / "one", "obj", "obj", "cup\nspoon\n", splits=("a", "b"), file="obj.names")
+    put(root / "train.txt", "obj/a0.jpg\n"), put(root / "data/train.txt", "obj/a0.jpg\n"), put(root / "val.txt", "obj/b0.jpg\n")
+    assert len(open_sets(root).splits["train"]) == 1
+    put(root / "valid.txt", "obj/b1.jpg\n")
+    assert "valid.txt: and val.txt both list pictures of val; remove one of them" in open_refusal_of(root)
 
 
 # ---------------------------------------------------------------- splits

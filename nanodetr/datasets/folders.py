@@ -6,7 +6,8 @@
 __all__ = ['READERS', 'SHAPES', 'read_voc_kind', 'coco_finder', 'one_file', 'read_coco_kind', 'more_pictures', 'read_yolo_kind',
            'training_split', 'divide_training_split', 'restore_division', 'picture_name', 'Folder', 'read_folder',
            'without_empty_val', 'count_all', 'refuse_split', 'check_all_records', 'record_key', 'read_rest',
-           'note_others', 'note_unlisted', 'judge_folder', 'judge_splits', 'drawn_kind', 'open_sets', 'open_dataset']
+           'note_others', 'note_unlisted', 'note_unread', 'judge_folder', 'judge_splits', 'drawn_kind', 'open_sets',
+           'open_dataset']
 
 # %% ../../nbs/datasets/folders.ipynb #ade00005
 import os
@@ -19,12 +20,12 @@ from torch.utils.data import Dataset
 
 from .coco import coco_index, coco_records, no_collector, read_coco
 from .judge import UNLISTED, count_classes, first_files, judge_boxes, judge_classes, judge_doubles, judge_encodings, judge_objects, judge_pictures
-from .layouts import LAYOUTS, Found, Tree, recognise
+from .layouts import LAYOUTS, Found, Tree, coco_names, looks_coco, recognise
 from .photos import PhotoDataset
 from .records import Findings, Record, photo_of, check_records
 from .shapes import ShapesDataset
 from .splits import share_out
-from .text import name_key, path_inside, refuse_file, split_word
+from .text import name_key, one_line, path_inside, refuse_file, split_word
 from .voc import declared_classes, listed_names, read_parts, voc_classes, voc_records
 from .wild import WildDataset
 from .yolo import label_file, note_lost_labels, other_format, path_ends, yolo_records
@@ -117,7 +118,9 @@ def more_pictures(found: Found, split: str, records: list, findings: Findings) -
     others = {record for name in found.parts.pictures if (record := found.parts.path(name)) not in listed and record.parent in homes}
     others -= other_format(sorted(others), found.root, findings)
     if others and len(found.splits) > 1 and any(not any(split_word(part) == split for part in path.relative_to(found.root).parts) for path in others):
-        findings.warning(found.root, f"{len(others)} picture(s) that no file lists lie in a folder that splits share: they are left out", "list them, or give each split a folder")
+        listed = {PurePosixPath(name).name for names in found.splits.values() for file in names for name in coco_names(found.parts.path(file))}
+        others = [path for path in others if path.name not in listed]
+        if others: findings.warning(found.root, f"{len(others)} picture(s) that no file lists lie in a folder that splits share: they are left out", "list them, or give each split a folder")
         return []
     first = max((record.image_id for record in records), default=0) + 1
     if others: findings.note(found.root, f"{len(others)} picture(s) of {split} that the file does not list count as backgrounds")
@@ -219,11 +222,12 @@ def read_folder(root: str | Path, splits: list = None, decode: bool = False, res
     folder = Folder(root, layout.name, found.kind, list(classes), declared, {split: read[split] for split in wanted}, findings=findings)
     if parts: restore_division(folder.splits, root, parts, findings)
     elif val_share is not None and (splits is None or not set(splits) <= set(there)): divide_training_split(folder.splits, root, val_share, seed, findings)
+    unread = found.kind == "coco" and splits is None and note_unread(found, sum(read.values(), []), findings, backgrounds)
     folder.annotated = count_all(folder.splits)
     tally = check_all_records(folder, findings, decode)
     if rest:
         read_rest(folder, found, wanted, options, decode)
-        note_unlisted(folder, found)
+        if not unread: note_unlisted(folder, found)
     if splits is None: note_others(found, findings)
     judge_folder(folder, tally, complete=splits is None, asked=val_share is not None)
     named = {name: file for _, files in folder.annotated.values() for name, file in files.items()}
@@ -299,6 +303,22 @@ def note_unlisted(folder: Folder, found: Found) -> None:
                                     "with --backgrounds they count as pictures without objects")
 
 
+def note_unread(found: Found, records: list, findings: Findings, backgrounds: bool) -> bool:
+    "Name the COCO files beside those that are read, where they annotate pictures that no other file lists; are there any? With backgrounds, their pictures would count as empty: an error."
+    there, homes = {record.picture for record in records if record.source != record.picture}, {record.picture.parent for record in records}
+    lost = {path.name for path in map(found.parts.path, found.parts.pictures) if path.parent in homes and path not in there}
+    chosen = {name for names in found.splits.values() for name in names}
+    others = [found.parts.path(name) for name in found.parts.ending(".json") if name not in chosen and name.count("/") <= 3] if lost else []
+    known, first = None, len(findings)
+    for path in filter(looks_coco, others):
+        if known is None: known = set().union(*(coco_names(found.parts.path(name)) for name in chosen))
+        more = {name for name in coco_names(path, True) - known if PurePosixPath(name).name in lost}
+        if not more or str(path) in [one.file for one in findings]: continue
+        note = findings.error if backgrounds else findings.warning
+        note(path, f"annotates {len(more)} picture(s) that no other file lists, {one_line(min(more))} first, and is not read", "call it by its split, train.json or val.json, or join it with the file of that split; if it is of no use, move it away")
+    return len(findings) > first
+
+
 def judge_folder(folder: Folder, tally: dict, complete: bool, asked: bool = False) -> None:
     "Judge a folder as a whole. complete: train and val must be there; asked: to divide it was asked for, and what kept it from that is said."
     role = {training_split(folder.splits): "train"} if complete else {}
@@ -306,7 +326,7 @@ def judge_folder(folder: Folder, tally: dict, complete: bool, asked: bool = Fals
     judge_boxes(folder.kind, folder.root, {split: part for split, part in roles.items() if split in ("train", "val") or not complete}, tally, folder.findings)
     annotated = {role.get(split, split): both for split, both in folder.annotated.items()}
     counts, files = ({split: both[k] for split, both in annotated.items()} for k in (0, 1))
-    judge_classes(folder.root, counts, files, folder.classes, folder.declared, folder.findings)
+    judge_classes(folder.root, counts, files, folder.classes, folder.declared, folder.findings, folder.kind == "yolo")
     judge_objects(folder.root, roles, counts, folder.findings)
     judge_doubles(roles, folder.findings)
     judge_pictures(folder.root, roles, folder.findings)

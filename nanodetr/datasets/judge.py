@@ -103,8 +103,9 @@ UNLISTED = "in no list"  # the pictures of a VOC folder that none of its lists n
 
 
 def likely_class(name: str, counts: Counter) -> str:
-    "The class that `name` may be a misspelling of: much alike, and twenty times as frequent. None if there is none."
-    common = {other.lower(): other for other, count in counts.items() if count >= 20 * counts[name]}
+    "The class that `name` may be a misspelling of: much alike, with the same digits, and twenty times as frequent. None if there is none."
+    digits = lambda text: re.findall(r"\d+", text)  # M10 is no slip for M12
+    common = {other.lower(): other for other, count in counts.items() if count >= 20 * counts[name] and digits(other) == digits(name)}
     alike = get_close_matches(name.lower(), common, n=1, cutoff=0.8)
     return common[alike[0]] if alike else None
 
@@ -136,9 +137,9 @@ def judge_encodings(files: dict, findings: Findings) -> None:
         if guess: findings.note(file, f"does not say its encoding, and is read as {guess}: {listing(names)}", "if that is wrong, save it as UTF-8" + ', or begin it with <?xml version="1.0" encoding="..."?>' * file.lower().endswith(".xml"))
 
 
-def judge_classes(where, counts: dict, files: dict, classes: list, declared: bool, findings: Findings) -> None:
+def judge_classes(where, counts: dict, files: dict, classes: list, declared: bool, findings: Findings, numbered: bool = False) -> None:
     """Compare the classes of the splits, by name. counts: {split: objects by class}, of which train and val decide; files: {split:
-    of `first_files`}; classes: the list that labels count in; declared: does the folder list them itself?"""
+    of `first_files`}; classes: the list that labels count in; declared: does the folder list them itself? numbered: do its labels count by that list?"""
     train, total = counts.get("train", Counter()), sum(counts.values(), Counter())
     anywhere = {name: file for split in reversed(files) for name, file in files[split].items()}
     for name in sorted(set(total) - set(classes) if classes else ()):
@@ -148,13 +149,16 @@ def judge_classes(where, counts: dict, files: dict, classes: list, declared: boo
             findings.warning(files[split][name], f"class {name!r} has {counts[split][name]} object(s) {split if split == UNLISTED else f'in {split}'}, and never occurs in the training split",
                              "move a picture of it to train, or correct the name")
     slips = {name: other for name in total if (other := likely_class(name, total))}
-    for name, other in sorted(slips.items()): findings.warning(anywhere[name], f"unknown class {name!r}, perhaps {other!r} is meant", "correct the name")
+    for name, other in sorted(slips.items()):
+        if declared: findings.warning(anywhere[name], f"class {name!r} is rare, and hardly differs from {other!r}", "if it is a slip, correct the name")
+        else: findings.warning(anywhere[name], f"unknown class {name!r}, perhaps {other!r} is meant", "correct the name")
     alike = defaultdict(list)
     for name in sorted(total): alike[" ".join(re.split(r"[\s_-]+", name.casefold()))].append(name)
     for names in alike.values():
         if len(names) > 1 and len(names[0]) > 1 and not set(names) & set(slips): findings.warning(anywhere[names[0]], f"classes {' and '.join(map(repr, names))} count as different, and hardly differ", "if they are one, give them one name")
     empty = [name for name in classes if name not in total]
-    if declared and empty and total and "train" in counts: findings.warning(where, f"{len(empty)} class(es) are listed and have no object: {listing(empty)}", "take them out of the list, or annotate some")
+    remedy = "annotate some, or leave them: the numbers in the label files count by this list" if numbered else "take them out of the list, or annotate some"
+    if declared and empty and total and "train" in counts: findings.warning(where, f"{len(empty)} class(es) are listed and have no object: {listing(empty)}", remedy)
     few = [f"{name} ({train[name]})" for name in sorted(train) if train[name] < 5 and name not in slips]
     if few: findings.note(where, f"few objects to learn from in train: {listing(few)}")
 

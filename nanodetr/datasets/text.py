@@ -6,7 +6,7 @@
 __all__ = ['MARKS', 'AROUND', 'DECLARABLE', 'JUNK', 'PICTURE_ENDINGS', 'DRAWN_BY', 'OWN_RUN', 'WORDS', 'HOMES', 'visible',
            'refuse_file', 'one_line', 'read_file_bytes', 'decode_text', 'read_text', 'text_lines', 'decode_xml',
            'guessed_encoding', 'clean_name', 'name_key', 'is_hidden', 'is_picture', 'is_drawing', 'walk_visible',
-           'copies', 'visible_files', 'split_word', 'Entry', 'split_entry', 'path_inside', 'whole_number']
+           'copies', 'visible_files', 'name_words', 'split_word', 'Entry', 'split_entry', 'path_inside', 'whole_number']
 
 # %% ../../nbs/datasets/text.ipynb #aee00004
 import codecs
@@ -207,10 +207,14 @@ def visible_files(folder: str | Path, endings: set = None, deep: bool = False) -
 WORDS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test", "testing": "test", "trainval": "trainval"}
 
 
+def name_words(name: str) -> list:
+    "The words in a file's or folder's name, in lower case, without its ending."
+    return re.findall("[a-z]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", PurePosixPath(name).name.partition(".")[0]).lower())
+
+
 def split_word(name: str) -> str:
     "The split that a file's or folder's name tells: train, val, test or trainval; empty when it tells none."
-    words = re.findall("[a-z]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", PurePosixPath(name).name.partition(".")[0]).lower())
-    return next((WORDS[word] for word in words if word in WORDS), "")
+    return next((WORDS[word] for word in name_words(name) if word in WORDS), "")
 
 # %% ../../nbs/datasets/text.ipynb #aee0001f
 class Entry(NamedTuple):

@@ -256,7 +256,8 @@ def declared_classes(folder: Path) -> list:
 
 def voc_classes(folder: Path, xmls: list) -> list:
     "The classes of a folder whose annotations (all of them, of `read_voc`) are given."
-    names, declared = {name for xml in xmls for name in xml.names}, declared_classes(folder)
+    names = {name for xml in xmls for name in xml.names}
+    declared = [name for name in declared_classes(folder) or [] if not name.startswith("#") or name in names]  # without comments
     if declared: return declared
     own = re.fullmatch(r"VOC(20\d\d)?", folder.name) or any(xml.database.startswith("The VOC20") for xml in xmls) or names == set(VOC_CLASSES)
     return list(VOC_CLASSES) if own and names <= set(VOC_CLASSES) else sorted(names)
