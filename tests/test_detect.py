@@ -325,6 +325,74 @@ def test_coco_results_are_read_back(tmp_path, capsys):
     assert not (tmp_path / "x.json").exists()
 
 
+def annotations(path: Path, *images) -> Path:
+    "A COCO file that lists these pictures, and the shapes as its categories."
+    categories = [{"id": k + 1, "name": name} for k, name in enumerate(ShapesDataset("val", n=1).classes)]
+    path.write_text(json.dumps({"images": list(images), "annotations": [], "categories": categories}))
+    return path
+
+
+def numbers(path: Path) -> dict: return {(row["file_name"].split("/")[-2], row["image_id"]) for row in strict(path.read_text())}
+
+
+@pytest.mark.parametrize("name, given, wanted", [
+    ("0.png", "val", {("val", 7)}), ("0.png", ".", set()), ("val/0.png", ".", {("val", 7)}), ("val/0.png", "train", set()),
+    ("/home/me/photos/0.png", "val", {("val", 7)}), ("images/val/0.png", "val", {("val", 7)})])
+def test_a_picture_gets_no_number_of_its_namesake(name, given, wanted, tmp_path, capsys):
+    for k, split in enumerate(("train", "val")): scene(tmp_path / f"set/{split}/0.png", k)
+    gt = annotations(tmp_path / "gt.json", {"id": 7, "file_name": name, "width": 64, "height": 64})
+    status, _, err = detect(capsys, tmp_path / "set" / given, "--coco", tmp_path / "dt.json", "--annotations", gt, "--threshold", 0)
+    assert (numbers(tmp_path / "dt.json") if wanted else set()) == wanted
+    if given == ".": assert status == (1 if wanted else 2) and "train/0.png: " in err and ("has it as well" in err) != bool(wanted)
+
+
+def test_the_longest_end_of_a_name_counts(tmp_path, capsys):
+    for place in ("a", "b"): scene(tmp_path / place / "0.png")
+    gt = annotations(tmp_path / "gt.json", {"id": 7, "file_name": "a/0.png"})
+    status, _, err = detect(capsys, tmp_path / "a", tmp_path / "b", "--coco", tmp_path / "dt.json", "--annotations", gt, "--threshold", 0)
+    assert status == 1 and numbers(tmp_path / "dt.json") == {("a", 7)} and "b/0.png: has the name 'a/0.png' of the --annotations" in err
+
+
+def test_two_pictures_of_one_name_in_the_annotations_meet_by_their_folders(tmp_path, capsys):
+    for split in ("train", "val"): scene(tmp_path / f"set/{split}/0.png")
+    gt = annotations(tmp_path / "gt.json", *({"id": k, "file_name": f"{split}/0.png", "width": 64, "height": 64} for k, split in enumerate(("val", "train"))))
+    assert detect(capsys, tmp_path / "set", "--coco", tmp_path / "dt.json", "--annotations", gt, "--threshold", 0)[0] == 0
+    assert numbers(tmp_path / "dt.json") == {("val", 0), ("train", 1)}
+    scene(tmp_path / "0.png")
+    assert "not by that name alone" in detect(capsys, tmp_path / "0.png", "--coco", tmp_path / "no.json", "--annotations", gt)[2]
+
+
+def test_the_size_that_the_annotations_state_is_obeyed(tmp_path, capsys):
+    "A photo that was labelled as stored is read as stored; one of another size is refused."
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(scene(tmp_path / "a.png")).resize((96, 64)).save(tmp_path / "a.jpg", exif=exif)
+    for name, (width, height), right in (("stored", (96, 64), True), ("shown", (64, 96), True), ("other", (50, 50), False)):
+        gt = annotations(tmp_path / f"{name}.json", {"id": 1, "file_name": "a.jpg", "width": width, "height": height})
+        status, out, err = detect(capsys, tmp_path / "a.jpg", "--coco", tmp_path / f"{name}-dt.json", "--annotations", gt, "--json")
+        assert status == (0 if right else 2) and ("its annotation says 50 x 50" in err) != right
+        if right: assert [strict(out)["images"][0][side] for side in ("width", "height")] == [width, height]
+
+
+def test_videos_in_a_folder_and_further_frames_are_told(tmp_path, capsys):
+    first = Image.open(scene(tmp_path / "mix/a.gif.png"))
+    first.save(tmp_path / "mix/a.gif", save_all=True, append_images=[first.rotate(90), first.rotate(180)])
+    for name in ("mix/c.mp4", "only/d.mov"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    status, _, err = detect(capsys, tmp_path / "mix", "--json")
+    assert status == 0 and "1 video, " in err and "mix/*.mp4" in err and "a.gif holds 3 pictures" in err and "a.gif.png holds" not in err
+    status, _, err = detect(capsys, tmp_path / "only")
+    assert status == 2 and "no pictures in this folder, but 1 video" in err and len(err.splitlines()) == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such names there")
+def test_a_name_of_a_picture_commands_no_terminal(tmp_path, capsys):
+    scene(tmp_path / "a\x1b[31m\nb.png")
+    status, out, _ = detect(capsys, tmp_path)
+    assert status == 0 and "\x1b" not in out and r"a\x1b[31m\nb.png" in out.splitlines()[0]
+
+
 def test_coco_without_annotations(tmp_path, capsys):
     photos = [scene(tmp_path / f"{k}.png", k) for k in range(2)]
     assert detect(capsys, *photos, "--coco", tmp_path / "dt.json")[0] == 0

@@ -505,10 +505,10 @@ THIN = [(1, 1), (1, 2), (1, 200), (200, 1), (8, 3000), (1, 6000), (6000, 1), (3,
 def test_pictures_of_any_shape_can_be_trained_on(sides):
     box = {"labels": torch.tensor([0]), "boxes": torch.tensor([[0.5, 0.5, 1.0, 1.0]]), "area": torch.ones(1), "iscrowd": torch.zeros(1, dtype=torch.long)}
     torch.manual_seed(0)
-    for augment in (light_augment(96, 144), light_augment(96, 144, False), light_augment(64, 64, False)):
+    for augment, longest in ((light_augment(96, 144), 144), (light_augment(96, 144, False), 2 * 144), (light_augment(64, 64, False), 2 * 64)):
         for _ in range(6):
             image, target = augment(torch.rand(3, *sides), box)
-            assert min(image.shape) >= 1 and max(image.shape) <= 145 and torch.isfinite(target["boxes"]).all()
+            assert min(image.shape) >= 1 and max(image.shape) <= longest and torch.isfinite(target["boxes"]).all()
     image, target = paper_augment(False)(torch.rand(3, *sides), box)
     assert min(image.shape) >= 1 and max(image.shape[1:]) <= 2 * 1333 and len(target["labels"]) == 1
 
@@ -524,10 +524,16 @@ def test_pictures_of_any_shape_can_be_detected_on(small_model, sides):
     assert max(small_model.resize(torch.rand(3, *sides)).shape[1:]) <= 2 * 144
 
 
-def test_ordinary_pictures_are_resized_as_before():
-    from torchvision.transforms.v2 import Resize
-    for sides in ((375, 500), (100, 1020), (30, 4000), (2000, 15)):
-        assert light_augment(96, 144, False)(torch.rand(3, *sides), {"labels": torch.zeros(0).long(), "boxes": torch.zeros(0, 4)})[0].shape == Resize([96], max_size=144)(torch.rand(3, *sides)).shape
+@pytest.mark.parametrize("size, longest", [(96, 144), (64, 64)])
+def test_a_validation_resizes_as_detect_does(size, longest):
+    "One pixel more may be one more column of the backbone's features, and another answer."
+    model = DETR(DETRConfig.preset("nano", image_size=size, max_size=longest))
+    for sides in ((375, 500), (64, 96), (100, 1020), (30, 4000), (2000, 15)):
+        picture = torch.rand(3, *sides)
+        before = torch.random.get_rng_state()
+        image = light_augment(size, longest, False)(picture, {"labels": torch.zeros(0).long(), "boxes": torch.zeros(0, 4)})[0]
+        assert torch.equal(torch.random.get_rng_state(), before) and image.shape == model.resize(picture).shape
+        assert torch.allclose(image, model.resize(picture), atol=1e-4)
     assert resized_shape(1, 60000, 800, 1333) == (1, 1333) and resized_shape(2, 3000, 800, 1333) == (1, 1500)
 
 

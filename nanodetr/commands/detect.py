@@ -4,13 +4,15 @@
 
 # %% auto #0
 __all__ = ['VIDEO_ENDINGS', 'is_video', 'expand_pattern', 'find_pictures', 'Shot', 'read_frames', 'read_shots', 'find_objects',
-           'as_entry', 'CocoRows', 'save_drawing', 'warn_of_photos', 'print_entry', 'detect_all', 'detect_command']
+           'as_entry', 'name_ends', 'pair_up', 'CocoRows', 'save_drawing', 'warn_of_photos', 'print_entry',
+           'detect_all', 'detect_command']
 
 # %% ../../nbs/commands/detect.ipynb #c0d7c005
 import glob
 import json
 import os
 import sys
+from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +24,7 @@ from tqdm import tqdm
 
 from .evaluate import drawn_only, load_model, refuse_no_model
 from .outputs import FreshNames, in_words_of, print_note, refuse_existing, write_new
-from ..datasets.text import DRAWN_BY, PICTURE_ENDINGS, is_picture, name_key, one_line, refuse_file, visible_files
+from ..datasets.text import DRAWN_BY, PICTURE_ENDINGS, is_picture, name_key, one_line, refuse_file, split_word, visible, visible_files
 from ..errors import CheckpointError, DataError, UsageError
 from ..model import DETR
 
@@ -44,13 +46,19 @@ def expand_pattern(pattern: str) -> list:
 
 
 def find_pictures(given: list) -> list:
-    "The pictures and videos that files, folders and patterns mean, each once, in order. UsageError for one that means none."
+    "The pictures and videos that files, folders and patterns mean, each once, in order; videos in a folder are not meant, and are counted. UsageError for one that means none."
     found = []
     for name in map(str, given):
         for path in map(Path, [name] if os.path.lexists(name) else expand_pattern(name)):
-            inside = visible_files(path, PICTURE_ENDINGS, deep=True) if path.is_dir() else [path]
-            if path.is_dir() and not inside and name == str(path): raise UsageError(f"{name}: no pictures in this folder ({', '.join(sorted(PICTURE_ENDINGS))})")
-            found += inside if path.is_dir() or path == Path(name) else [path] if is_picture(path) or is_video(path) else []
+            if not path.is_dir():
+                found += [path] if path == Path(name) or is_picture(path) or is_video(path) else []
+                continue
+            inside = visible_files(path, PICTURE_ENDINGS | VIDEO_ENDINGS, deep=True)
+            pictures, videos = ([file for file in inside if is_video(file) == kind] for kind in (False, True))
+            said = f'{len(videos)} video{"s" * (len(videos) != 1)}, {visible(videos[0])} first: give videos by their names, or a pattern such as "{visible(videos[0].parent / "*")}{videos[0].suffix}"' if videos else ""
+            if not pictures and name == str(path): raise UsageError(f"{name}: no pictures in this folder" + (f", but {said}" if videos else f" ({', '.join(sorted(PICTURE_ENDINGS))})"))
+            if videos: print_note(f"note: left out of {visible(path)}: {said}")
+            found += pictures
         if not os.path.lexists(name) and not expand_pattern(name): raise UsageError(f"{name}: no such file, and no file fits it as a pattern: check the path")
     if not found: raise UsageError(f"{', '.join(map(str, given))}: no pictures among these files ({', '.join(sorted(PICTURE_ENDINGS))})")
     return list(dict.fromkeys(found))
@@ -86,12 +94,17 @@ def read_frames(path: Path, every: int = 1):
     if not seen: refuse_file(path, "is a video without pictures", "check that it plays elsewhere")
 
 
-def read_shots(path: Path, every: int, **reading):
-    "The picture of a file, or the frames of a video, one after the other. Raises DataError. reading: for `read_image`."
+def read_shots(path: Path, every: int, size: tuple = None, max_pixels: int = None):
+    "The picture of a file, or the frames of a video, one after the other. Raises DataError. size, max_pixels: for `read_image`; a picture of another size than stated is refused."
     from nanodetr.data import read_image
+    from nanodetr.datasets.photos import frame_count, refuse_other_size
 
     if is_video(path): yield from read_frames(path, every)
-    else: yield Shot(path, read_image(path, **reading), path.stem, {})
+    else:
+        image = read_image(path, size=size, max_pixels=max_pixels)
+        if size: refuse_other_size(path, image.shape[-2:], size)
+        if (count := frame_count(path)) > 1: print_note(f"note: {visible(path)} holds {count} pictures, as frames or pages: only the first is looked at")
+        yield Shot(path, image, path.stem, {})
 
 # %% ../../nbs/commands/detect.ipynb #84f19e25
 def find_objects(model: DETR, shot: Shot, threshold: float) -> dict:
@@ -107,17 +120,47 @@ def find_objects(model: DETR, shot: Shot, threshold: float) -> dict:
 
 
 def as_entry(shot: Shot, found: dict, names: list) -> dict:
-    "The detections on one picture as JSON has them: boxes xyxy in pixels of the picture as it is shown."
+    "The detections on one picture as JSON has them: boxes xyxy in pixels of the picture as it is shown, or as its annotation states its size."
     rows = zip(found["labels"].tolist(), found["scores"].tolist(), found["boxes"].tolist())
     height, width = shot.image.shape[-2:]
     return {"file": str(shot.path), **shot.more, "width": width, "height": height,
             "detections": [{"label": names[label], "score": score, "box": box} for label, score, box in rows]}
 
 # %% ../../nbs/commands/detect.ipynb #692e1831
-class CocoRows:
-    "Writes COCO results to a text file, picture by picture. annotations: the file whose numbers count, if any."
+def name_ends(name) -> list:
+    "The ends of a path, the longest first: a/b/c, b/c, c."
+    parts = name_key(name).split("/")
+    return ["/".join(parts[k:]) for k in range(len(parts))]
 
-    def __init__(self, file, classes: list, annotations=None):
+
+def pair_up(rows: list, paths: list) -> dict:
+    """{path: the entry of COCO's images that means it, or the reason why none does}: file_name and path agree from their end, as far as any two do.
+
+    No two paths get one entry: none gets it when both agree with it as far. Nor does a picture in train/ get the entry of one in val/."""
+    known, fits = defaultdict(dict), defaultdict(list)
+    for row in rows:
+        for end in name_ends(row.get("file_name")): known[end][row.get("id")] = row
+    found = dict.fromkeys(paths, "is not in the --annotations, or not by that name alone")
+    for path in (path for path in paths if not is_video(path)):
+        full = name_key(os.path.abspath(path))
+        end = next((end for end in name_ends(full) if end in known), None)
+        if end is None or len(known[end]) > 1: continue
+        (number, row), = known[end].items()
+        told = {split_word(name.removesuffix(end)) for name in (full, name_key(row.get("file_name")))} - {""}
+        if number is not None and len(told) < 2: fits[number].append((len(end), path, row))
+    for those in fits.values():
+        longest = max(length for length, _, _ in those)
+        best = [path for length, path, _ in those if length == longest]
+        for _, path, row in those:
+            other = next((one for one in best if one != path), None)
+            found[path] = row if best == [path] else f"has the name {row.get('file_name')!r} of the --annotations, and {other} has it {'as well' if path in best else 'with more of its folders'}"
+    return found
+
+
+class CocoRows:
+    "Writes COCO results to a text file, picture by picture. annotations: the file whose numbers count, if any; paths: the pictures to come, then."
+
+    def __init__(self, file, classes: list, annotations=None, paths: list = ()):
         from nanodetr.checkpoints.layouts import COCO_CLASSES
         from nanodetr.commands.evaluate import match_names
         from nanodetr.datasets.coco import read_coco
@@ -130,25 +173,21 @@ class CocoRows:
             shared = match_names(classes, [row["name"] for row in rows])
             if not shared: raise UsageError(f"--annotations {annotations}: none of its categories is a class of the model ({', '.join(classes[:8])})")
             self.categories = {k: rows[j]["id"] for j, k in shared.items()}
-            self.known = {}
-            for row in data["images"]:
-                for name in {name_key(str(row.get("file_name"))), name_key(str(row.get("file_name"))).rsplit("/", 1)[-1]}:
-                    self.known[name] = None if name in self.known and self.known[name] != row.get("id") else row.get("id")  # None: two of that name
+            self.known = pair_up(data["images"], paths)
         self.file.write("[")
 
-    def image_id(self, shot: Shot):
-        "The number of a picture; DataError when the annotations do not list it, or list two of its name."
-        self.images += 1
-        if self.known is None: return self.images
-        parts = name_key(shot.path).split("/")
-        for k in range(len(parts)):
-            number = self.known.get("/".join(parts[k:]))
-            if number is not None: return number
-        refuse_file(shot.path, "is not in the --annotations, or not by that name alone", "give their pictures, or leave out --annotations")
+    def size(self, path: Path) -> tuple:
+        "The (height, width) that the annotations state for a picture, if any; DataError when they do not list it, or not clearly."
+        from nanodetr.datasets.coco import coco_size
+
+        if self.known is None: return None
+        if isinstance(self.known[path], str): refuse_file(path, self.known[path], "give the pictures of the --annotations, or leave out --annotations")
+        return coco_size(self.known[path])
 
     def add(self, shot: Shot, found: dict, names: list) -> None:
         "One row for each detection; classes that the annotations do not have are left out."
-        image, rows = self.image_id(shot), []
+        self.images += 1
+        image, rows = self.images if self.known is None else self.known[shot.path]["id"], []
         for label, score, (x0, y0, x1, y1) in zip(found["labels"].tolist(), found["scores"].tolist(), found["boxes"].tolist()):
             if label not in self.categories: continue
             row = {"image_id": image, "category_id": self.categories[label], "bbox": [x0, y0, x1 - x0, y1 - y0], "score": score,
@@ -180,7 +219,7 @@ def warn_of_photos(model: DETR) -> None:
 def print_entry(entry: dict, drawn=None) -> None:
     "One picture's detections for people."
     at = f" frame {entry['frame']}" if "frame" in entry else ""
-    print(f"{entry['file']}{at}: {len(entry['detections'])} detections" + (f", drawn in {drawn}" if drawn else ""))
+    print(visible(f"{entry['file']}{at}: {len(entry['detections'])} detections" + (f", drawn in {drawn}" if drawn else "")))
     for d in entry["detections"]: print(f"  {d['score']:.2f} {d['label']} at " + ", ".join(f"{x:.0f}" for x in d["box"]))
 
 
@@ -190,13 +229,13 @@ def detect_all(model: DETR, paths: list, args, drawings: FreshNames = None, coco
     Ctrl-C ends it before its time, with 130; what was found until then stays.
     """
     names, photos, done, failed = model.config.class_names(), bool(drawn_only(model)), 0, []
-    rows = CocoRows(coco, names, args.annotations) if coco else None
+    rows = CocoRows(coco, names, args.annotations, paths) if coco else None
     bar = tqdm(paths, "detect", unit="file", disable=args.quiet or not sys.stderr.isatty() or sys.stdout.isatty() and not args.json, leave=False)
     if args.json: print('{"images": [', end="")
     try:
         for path in bar:
             try:
-                for shot in read_shots(path, args.every, max_pixels=args.max_pixels):
+                for shot in read_shots(path, args.every, rows.size(path) if rows else None, args.max_pixels):
                     if photos and shot.image.shape[-2:] != (model.config.image_size,) * 2: photos = warn_of_photos(model)
                     found = find_objects(model, shot, args.threshold)
                     entry = as_entry(shot, found, names)

@@ -63,7 +63,7 @@ class RandomResize:
     def __init__(self, sides: list, longest: int = None): self.sides, self.longest = list(sides), longest
 
     def __call__(self, image, boxes):
-        short = self.sides[int(torch.randint(len(self.sides), ()))]
+        short = self.sides[int(torch.randint(len(self.sides), ()))] if len(self.sides) > 1 else self.sides[0]  # a validation draws nothing
         shape = list(resized_shape(*image.shape[-2:], short, self.longest or 32 * short))
         if image.dtype == torch.uint8:  # torch resizes bytes fast where a pixel's colours are neighbours
             image = tv_tensors.wrap(image[None].contiguous(memory_format=torch.channels_last)[0], like=image)
@@ -117,21 +117,20 @@ def light_augment(size: int = 256, max_size: int = None, train: bool = True, str
     """A cheap pipeline for CPUs and small sets.
 
     train: a random flip; for half of the images a crop, which keeps the objects whose centres lie in it; a short side of
-    0.8..1.2 of `size`; colour jitter. Otherwise: a short side of `size`. The long side is at most max_size (default: 5/3
-    of size). Pictures may have any shape, from 1 x 1 pixel on. Raises DataError if max_size is below size.
+    0.8..1.2 of `size`; colour jitter. Otherwise: a short side of `size`, as `DETR.detect` resizes. The long side is at most
+    max_size (default: 5/3 of size). Pictures may have any shape, from 1 x 1 pixel on. Raises DataError if max_size is below size.
     stretch: every picture, in training after the crop, becomes one of height `size` and width `max_size` instead.
     """
     max_size = round(size * 5 / 3) if max_size is None else max_size
     stretched = v2.Resize([size, max_size], antialias=True)
     if stretch and not train: return Augment(stretched)
     if max_size < size and not stretch: raise DataError(f"light_augment: max_size {max_size} is below size {size}; raise it")
-    strips = SqueezeStrips(max_size)
-    if not train: return Augment(strips, v2.Resize([size], max_size=max_size + (max_size == size), antialias=True))
+    if not train: return Augment(RandomResize([size], max_size))
     crop = CropNearObjects(min_scale=0.5, sampler_options=[0.0, 1.0])  # 0: any with a centre in it; 1: no crop
     sides = [round(size * (0.8 + 0.05 * k)) for k in range(9)]
     scales = v2.RandomShortestSize(sides, max_size=max_size, antialias=True)
     colour = v2.ColorJitter(brightness=0.25, contrast=0.25, saturation=0.25, hue=0.03)
-    sized = [stretched] if stretch else [strips, scales]
+    sized = [stretched] if stretch else [SqueezeStrips(max_size), scales]
     return Augment(v2.RandomHorizontalFlip(), crop, *sized, colour)
 
 # %% ../../nbs/datasets/augment.ipynb #a11d9002

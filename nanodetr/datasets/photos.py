@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['MAX_PIXELS', 'TURNS', 'SLACK', 'PER_OBJECT', 'full_scale', 'deep_to_bytes', 'to_rgb', 'open_picture', 'pixel_limit',
            'refuse_large', 'orientation', 'why_unreadable', 'read_start', 'refuse_picture', 'read_pixels', 'read_image',
-           'to_tensor', 'image_size', 'resized_shape', 'is_nearly_black', 'box_fault', 'plain_box', 'Photo',
-           'drop_objects', 'photo_truth', 'photo_image', 'boxes_to_fractions', 'PhotoDataset']
+           'to_tensor', 'image_size', 'frame_count', 'resized_shape', 'is_nearly_black', 'box_fault', 'plain_box',
+           'Photo', 'drop_objects', 'photo_truth', 'refuse_other_size', 'photo_image', 'boxes_to_fractions',
+           'PhotoDataset']
 
 # %% ../../nbs/datasets/photos.ipynb #adb00005
 import math
@@ -152,6 +153,14 @@ def image_size(path: str | Path) -> tuple:
         with open_picture(path) as picture: return picture.size if orientation(picture) > 4 else picture.size[::-1]
     except Exception as error: refuse_picture(path, error)
 
+
+def frame_count(path: str | Path) -> int:
+    "How many pictures a moving GIF, WebP or PNG holds, or a TIFF of several pages; the first is the one that is read. 1 for all others, and for what cannot be read."
+    if Path(path).suffix.lower() in (".jpg", ".jpeg"): return 1  # most are; and a telephone's second picture in one is no frame
+    try:
+        with open_picture(path) as picture: return getattr(picture, "n_frames", 1) if picture.format in ("GIF", "WEBP", "PNG", "TIFF", "AVIF") else 1
+    except Exception: return 1  # decoders raise all sorts; whoever reads it says so
+
 # %% ../../nbs/datasets/photos.ipynb #a15fd34f
 def resized_shape(height: int, width: int, short: int, longest: int = None, stretch: bool = False) -> tuple:
     """(height, width) after resizing the shorter side to `short`, rounded as in the official code.
@@ -233,13 +242,15 @@ def photo_truth(photo: Photo) -> dict:
             "difficult": torch.tensor(photo.difficult, dtype=torch.bool)}
 
 # %% ../../nbs/datasets/photos.ipynb #adb0000f
+def refuse_other_size(path: str | Path, size: tuple, stated: tuple) -> None:
+    "DataError when the (height, width) of a picture is not the one that its annotation states."
+    if tuple(size) != tuple(stated): refuse_file(path, f"is {size[1]} x {size[0]} pixels, its annotation says {stated[1]} x {stated[0]}", "correct the annotation")
+
+
 def photo_image(photo: Photo, as_bytes: bool = False) -> Tensor:
     "The picture as (3,H,W) float32 in 0..1, or as bytes. DataError when it cannot be read or has not the stated size."
     image = to_tensor(read_pixels(photo.path, photo.size)) if as_bytes else read_image(photo.path, photo.size)
-    h, w = image.shape[-2:]
-    if (h, w) != tuple(photo.size):
-        stated = f"{photo.size[1]} x {photo.size[0]}"
-        refuse_file(photo.path, f"is {w} x {h} pixels, its annotation says {stated}", "correct the annotation")
+    refuse_other_size(photo.path, image.shape[-2:], photo.size)
     return image
 
 # %% ../../nbs/datasets/photos.ipynb #adb00010

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from .photos import Photo, box_fault, image_size, is_nearly_black, open_picture, plain_box, read_image, refuse_large
+from .photos import Photo, box_fault, frame_count, image_size, is_nearly_black, open_picture, plain_box, read_image, refuse_large
 from .text import visible
 from ..errors import DataError
 
@@ -183,6 +183,8 @@ def check_records(records: list, classes: list, findings: Findings, decode: bool
             if not look_at(record, findings, True): continue
         keep_boxes(record, findings, tally)
         good.append(record)
+    moving = [record.picture for record in good if decode and frame_count(record.picture) > 1]
+    if moving: findings.note(moving[0], f"{len(moving)} picture(s), this one first, hold several frames or pages: of each, the first is used")
     if over := tally.get("reaches outside the image"):
         findings.note(over[0].source, f"{len(over)} box(es) reach a little outside their picture and are cut at the edge, the first in this file")
     return good, tally
