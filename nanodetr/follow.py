@@ -23,11 +23,12 @@ import re
 import symtable
 from difflib import get_close_matches
 from importlib.metadata import PackageNotFoundError, metadata
-from itertools import accumulate
+from itertools import accumulate, count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
 
+from .commands.outputs import write_beside
 from .errors import NanodetrError
 
 # %% ../nbs/tools/follow.ipynb #da2517d1
@@ -608,14 +609,12 @@ def begin(clone: Path, name: str, force: bool = False, folder: Path = None) -> t
     from_there = Path(os.path.relpath(Path(clone).resolve() / "nbs", path.parent.resolve())).as_posix().replace(" ", "%20")
     new = json.dumps(blank_notebook(read_notebook(courses(clone)[name]), name, from_there), indent=1, ensure_ascii=False) + "\n"
     path.parent.mkdir(exist_ok=True)
-    if path.exists() and force:
-        k = 1
-        while (kept := path.with_name(f"{name}.old{k}.ipynb")).exists(): k += 1
+    if path.exists() and not force: raise FollowError(f"{path} exists already, with your work in it: continue there, or start again with --force (the old copy is kept)")
+    beside = write_beside(path, lambda place: place.write_text(new, encoding="utf-8"))  # a disk may be full
+    if path.exists():
+        kept = next(old for k in count(1) if not (old := path.with_name(f"{name}.old{k}.ipynb")).exists())
         path.rename(kept)
-    try:
-        with path.open("x", encoding="utf-8") as file: file.write(new)
-    except FileExistsError as error:
-        raise FollowError(f"{path} exists already, with your work in it: continue there, or start again with --force (the old copy is kept)") from error
+    os.replace(beside, path)
     return path, kept
 
 

@@ -436,6 +436,26 @@ def test_full_disk_keeps_the_old_files(run_folder, tmp_path):
         assert (out / name).read_bytes() == before[name]
 
 
+@pytest.mark.parametrize("words, says", [
+    ([], ""), (["--epochs", 2], "made with epochs 1 (AP 0.250), and you ask for epochs 2: make it anew with --force"),
+    (["--images", 99], "made with images 16 "), (["--set", "lr=0.1"], "lr as usual (AP 0.250), and you ask for lr 0.1"),
+    (["--seed", 10**20], "seed is 1000"), (None, "made.json is missing")], ids=str)
+def test_a_head_that_was_made_otherwise_is_not_taken_for_the_one_asked_for(words, says, tmp_path, capsys, monkeypatch):
+    from types import SimpleNamespace
+
+    import nanodetr.commands.pretrain as pretrain
+    import nanodetr.runs.heads as heads
+
+    made = {"data": "shapes-wild", "images": 16, "size": 64, "epochs": 1, "seed": 0, "AP": 0.25, "AP50": 0.5}
+    (tmp_path / "head.safetensors").write_bytes(b"")
+    if words is not None: (tmp_path / "made.json").write_text(json.dumps(made))
+    monkeypatch.setattr(pretrain, "pretrain_model", lambda args: SimpleNamespace(config=SimpleNamespace(image_size=args.size)))
+    monkeypatch.setattr(heads, "head_key", lambda model: ""), monkeypatch.setattr(heads, "head_folder", lambda key: tmp_path)
+    status = main([str(word) for word in ("pretrain", "--backbone-weights", "x", "--images", 16, "--size", 64, "--epochs", 1, *(words or ()))])
+    out, err = capsys.readouterr()
+    assert (status, "there" in out) == ((2, False) if says else (0, True)) and says in err
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 def test_a_standard_output_that_takes_nothing(voc):
     "Short or long answers, and whether they are kept until the end or not; a closed one is as good as none."

@@ -382,6 +382,27 @@ def test_never_overwrites(clone, capsys):
     assert "is not a notebook" in nanodetr(clone, capsys, "05", "--check")[2]
 
 
+@pytest.mark.parametrize("there", [False, True])
+def test_a_full_disk_leaves_the_copy_as_it_was(there, clone, capsys, monkeypatch):
+    "Half of the new copy is written, then the disk is full: the old one is whole and in its place, and the message names the file."
+    import errno
+
+    path = clone / "work/05_attention.ipynb"
+    if there: assert nanodetr(clone, capsys, "05")[0] == 0
+    before = path.read_bytes() if there else None
+    whole = Path.write_text
+
+    def half(self, text, **how):
+        whole(self, text[:len(text) // 2], **how)
+        raise OSError(errno.ENOSPC, "No space left on device")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", half)
+        status, _, line = nanodetr(clone, capsys, "05", *["--force"] * there)
+    assert status == 2 and "05_attention.ipynb: No space left on device: make room" in line
+    assert [file.name for file in path.parent.iterdir()] == [path.name] * there and (not there or path.read_bytes() == before)
+    assert nanodetr(clone, capsys, "05", *["--force"] * there)[0] == 0
+
+
 def test_the_copy_lies_in_work_of_the_folder_one_is_in(clone, capsys):
     place = clone / "some where" / "deep"
     place.mkdir(parents=True)
