@@ -57,7 +57,9 @@ class OneLineParser(argparse.ArgumentParser):
 def convert_command(args) -> int:
     "Write a checkpoint again in another layout."
     from nanodetr.checkpoints.adapt import convert
+    from nanodetr.commands.evaluate import refuse_no_model
 
+    refuse_no_model(args.source)
     folder = Path(args.folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())): raise UsageError(f"{folder} exists and is not an empty folder: choose a new one")
     convert(args.source, args.folder, args.layout)

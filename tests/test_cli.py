@@ -491,6 +491,33 @@ def test_an_empty_name_is_refused(words, capsys):
     assert main(["evaluate", "nano-shapes", words]) == 2 and f"{words.partition('=')[0]} is empty" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("words, says", [
+    ("evaluate nano-shapes --last", "--last chooses among the weights in a training's folder, and nano-shapes is none"),
+    ("evaluate --detections d.json --annotations a.json --last --split test", "without --split, --last: leave them out"),
+    ("evaluate --detections d.json --annotations a.json --data photos", "without --data: leave it out")])
+def test_a_flag_that_would_count_for_nothing_is_refused(words, says, capsys): assert says in failure(capsys, *words.split())
+
+
+def test_a_place_that_takes_nothing_is_named(tmp_path, capsys, monkeypatch):
+    "The file that was asked for, and not the one that is written beside it; and no advice about space where there is enough."
+    from nanodetr.commands.outputs import write_new
+
+    monkeypatch.chdir(tmp_path)
+    Path("a.onnx").write_bytes(b"")
+    said = failure(capsys, "convert", "nano-shapes", "a.onnx/x")
+    assert "a.onnx/x: could not be saved (" in said and "free some space" not in said
+    Path("photos").mkdir(), Image.new("RGB", (8, 8)).save("photos/1.png")
+    assert "photos holds no model" in failure(capsys, "convert", "photos", "out")
+    monkeypatch.setattr(os, "open", lambda path, *_: (_ for _ in ()).throw(PermissionError(13, "Permission denied", str(path))))
+    with pytest.raises(PermissionError) as error: write_new("found.json", lambda place: None)
+    assert error.value.filename == "found.json"
+
+
+def test_no_bar_in_a_log(capsys):
+    assert main(["evaluate", "nano-shapes", "--draws", "0"]) == 0
+    assert "evaluate:" not in capsys.readouterr().err
+
+
 def test_a_model_is_not_mistaken(voc, run_folder, tmp_path, capsys):
     "A picture or a data set in its place, and a preset of another kind."
     picture = next((voc / "JPEGImages").iterdir())

@@ -277,12 +277,24 @@ def test_columns_and_entries_are_read_alike(odd, tmp_path, monkeypatch):
     first = read()
     monkeypatch.setattr(coco, "plain_columns", refuse)
     second = read()
-    assert type(first) is type(second) and (type(first) is str) == (odd in ({"area": None}, {"bbox": None}))
+    assert type(first) is type(second) and (type(first) is str) == (odd == {"bbox": None})
     if type(first) is str: assert first == second and "annotation 3" in first
     else:
         assert first[2] == second[2] == ["a", "b"]
         for a, b in zip([*first[0], *first[1]], [*second[0], *second[1]], strict=True):
             assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) and a[name].dtype == b[name].dtype for name in a)
+
+
+@pytest.mark.parametrize("change, says", [({"area": None}, ""), ({"area": "12"}, ""), ({"bbox": [9, 2, -3, 4]}, "dropped 1 box(es) of a negative size, the first is annotation 1 (id 8)")], ids=str)
+def test_annotations_that_training_takes_are_evaluated(change, says, tmp_path, recwarn):
+    "What is no area is the box's, and a box of a negative size is dropped, as `check` and `train` say."
+    truth = {"images": [{"id": 1}], "categories": [{"id": 1, "name": "a"}],
+             "annotations": [{"id": 7 + k, "image_id": 1, "category_id": 1, "bbox": [9 * k, 2, 3, 4], "area": 11} for k in range(2)]}
+    truth["annotations"][1].update(change)
+    (tmp_path / "gt.json").write_text(json.dumps(truth)), (tmp_path / "dt.json").write_text("[]")
+    target = load_coco_results(tmp_path / "gt.json", tmp_path / "dt.json")[1][0]
+    assert target["area"].tolist() == ([11] if says else [11, 12]) and target["boxes"].tolist() == [[0, 2, 3, 6], [9, 2, 12, 6]][:len(target["area"])]
+    assert [says in str(warning.message) for warning in recwarn] == [True] * bool(says)
 
 
 @pytest.mark.parametrize("text", ["[]", "[{]", "[1, 2]"])

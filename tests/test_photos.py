@@ -22,6 +22,8 @@ from PIL import Image
 
 from nanodetr.checkpoints.config import DETRConfig
 from nanodetr.data import DataError, Photo, PhotoDataset, image_size, light_augment, paper_augment, read_image, resized_shape
+from nanodetr.datasets.photos import frame_count
+from nanodetr.datasets.records import Findings, Record, check_records
 from nanodetr.datasets.coco import CocoDataset, read_coco_results
 from nanodetr.datasets.photos import MAX_PIXELS, deep_to_bytes, is_nearly_black, open_picture
 from nanodetr.datasets.text import (PICTURE_ENDINGS, decode_text, decode_xml, is_hidden, name_key, path_inside, read_text, split_entry,
@@ -391,6 +393,20 @@ def test_endings_do_not_matter(tmp_path):
     for name, kind in (("a.jfif", "JPEG"), ("a.jpg", "PNG"), ("a.png", "WEBP"), ("a", "BMP"), ("a.JPE", "JPEG")):
         Image.new("RGB", (6, 4), "white").save(tmp_path / name, kind)
         assert read_image(tmp_path / name).shape == (3, 4, 6)
+
+
+@pytest.mark.parametrize("ending, count", [("gif", 3), ("webp", 3), ("tif", 3), ("png", 3), ("jpg", 1)])
+def test_further_frames_are_counted_and_told(tmp_path, ending, count):
+    first = Image.new("RGB", (40, 30), "red")
+    more = {} if ending == "jpg" else {"save_all": True, "append_images": [Image.new("RGB", (40, 30), colour) for colour in ("green", "blue")]}
+    first.save(tmp_path / f"a.{ending}", **more)
+    assert frame_count(tmp_path / f"a.{ending}") == count and tuple(read_image(tmp_path / f"a.{ending}")[:, 15, 20].gt(0.8)) == (True, False, False)
+    for decode in (False, True):
+        findings = Findings()
+        check_records([Record("a", tmp_path / f"a.{ending}", tmp_path / "a.xml")], [], findings, decode)
+        assert ["frames or pages" in one.what for one in findings.of("note")] == [True] * (decode and count > 1)
+    (tmp_path / "a.gif").write_bytes(b"GIF89a")
+    assert frame_count(tmp_path / "a.gif") == frame_count(tmp_path / "none.gif") == 1
 
 
 def test_pictures_that_are_none(tmp_path):

@@ -504,4 +504,4 @@ def write_checkpoint(state: dict, config: DETRConfig, folder, layout: str = "nan
         write_together({folder / name: write for name, write in writers.items()})
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{folder}: could not be saved ({getattr(error, 'strerror', None) or error}): what was there before is untouched; "
-                              "free some space, or choose another folder") from None
+                              "check the path, your rights and the space there, or choose another folder") from None

@@ -11,6 +11,7 @@ __all__ = ['FEW_IMAGES', 'PLOT_ENDINGS', 'refuse_no_model', 'load_model', 'match
 # %% ../../nbs/commands/evaluate.ipynb #c0d7b005
 import json
 import os
+import sys
 from pathlib import Path
 
 import torch
@@ -41,11 +42,12 @@ def load_model(path, device: str = None, last: bool = False) -> DETR:
     from nanodetr.training import choose_device
 
     refuse_no_model(path)
+    if last and not Path(path).is_dir(): raise UsageError(f"--last chooses among the weights in a training's folder, and {path} is none: leave it out")
     if Path(path).suffix.lower() == ".onnx" and not Path(path).is_dir():
         from nanodetr.checkpoints.export import OnnxDETR
         return OnnxDETR(path, None if device in (None, "auto") else choose_device(device))
     device = choose_device("auto" if device is None else device)
-    if last and Path(path).is_dir(): path = run_weights(path, "last")
+    if last: path = run_weights(path, "last")
     return DETR.from_pretrained(path, say=print_note).to(device)
 
 # %% ../../nbs/commands/evaluate.ipynb #401ae536
@@ -175,6 +177,8 @@ def evaluate_command(args) -> int:
     if args.detections or args.annotations:
         if not (args.detections and args.annotations) or args.model:
             raise UsageError("give either a model, or both --detections and --annotations")
+        unused = [f"--{name}" for name, usual in (("data", None), ("split", "val"), ("last", False), ("device", None)) if getattr(args, name) != usual]
+        if unused: raise UsageError(f"--detections and --annotations say it all, without {', '.join(unused)}: leave {'it' if len(unused) == 1 else 'them'} out")
         detections, targets, classes = load_coco_results(args.annotations, args.detections)
         if said := odd_results(detections, targets): print_note(f"note: {args.detections}: {said}")
         return print_scores(detections, targets, classes, args)
@@ -188,7 +192,7 @@ def evaluate_command(args) -> int:
         if "--val-share" in str(error) and (why := undivided(args.model, spec)): raise DataError(f"{spec}: has no split {args.split} of its own, and {why}") from None
         raise
     if not args.data or divided: note_changed_data(args.model, args.split, spec, data)
-    detections, targets = predict(model, data, 50 if spec in SHAPES else 4, progress=not (args.json or args.quiet))
+    detections, targets = predict(model, data, 50 if spec in SHAPES else 4, progress=not (args.json or args.quiet) and sys.stderr.isatty())
     return print_scores(detections, targets, data.classes, args)
 
 # %% ../../nbs/commands/evaluate.ipynb #146b9b41

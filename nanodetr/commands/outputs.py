@@ -47,7 +47,8 @@ def claim_file(path: Path) -> bool:
 
 def write_beside(path: Path, write) -> Path:
     "Write a new file beside `path`, whole or not at all: `write` writes to the path that it is given. Returns that path. An OSError names `path`."
-    beside = next(place for k in count() if claim_file(place := path.with_name(f".nanodetr-{k}.tmp")))
+    try: beside = next(place for k in count() if claim_file(place := path.with_name(f".nanodetr-{k}.tmp")))
+    except OSError as error: raise OSError(error.errno, error.strerror, str(path)) from None
     try:
         write(beside)
         with open(beside, "rb+") as file: os.fsync(file.fileno())

@@ -52,6 +52,7 @@ def pretrain_command(args) -> int:
 
     for name, least in (("images", 16), ("size", 64), ("epochs", 1)):
         if getattr(args, name) < least: raise ConfigError(f"--{name} is {getattr(args, name)}, but must be a whole number, {least} or more")
+    if not args.backbone_weights.strip(): raise UsageError("--backbone-weights is empty: give imagenet, or a file")
     chosen = settings(args.set, TrainConfig)
     config = training_settings(args.preset, **{"epochs": args.epochs, "seed": args.seed, "device": args.device or "auto", "workers": 0, **chosen})
     torch.manual_seed(args.seed)

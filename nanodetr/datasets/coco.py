@@ -324,14 +324,18 @@ def coco_table(reader: CocoReader, rows: list) -> list:
 
 
 def each_entry(reader: CocoReader, rows: list) -> list:
-    "The same, entry by entry: it knows what may be missing, and names the entry that makes no sense."
-    table = []
+    "The same, entry by entry: it knows what may be missing, and names the entry that makes no sense. Annotations of a negative size are dropped, as in training, with a warning."
+    table, dropped = [], []
     for k, row in enumerate(rows):
         image, label, box = reader.reference(k, row, "image_id"), reader.reference(k, row, "category_id"), reader.box(k, row)
-        if min(box[2:]) < 0: reader.refuse(k, row, f"has bbox {box}, a negative size", "mend the file: x, y, width, height")
+        if min(box[2:]) < 0:
+            if reader.kind == "detection": reader.refuse(k, row, f"has bbox {box}, a negative size", "mend the file: x, y, width, height")
+            dropped.append(f"annotation {k} (id {one_line(row.get('id'))})")
+            continue
         if reader.kind == "detection": value, crowd = reader.number(k, row, "score"), 0
-        else: value, crowd = reader.number(k, row, "area") if "area" in row else box[2] * box[3], reader.crowd(k, row)
+        else: value, crowd = row["area"] if json_number(row.get("area")) else box[2] * box[3], reader.crowd(k, row)
         table.append([image, label, *box, value, crowd])
+    if dropped: warnings.warn(f"{reader.path}: dropped {len(dropped)} box(es) of a negative size, the first is {dropped[0]}: mend or remove them", stacklevel=2)
     return table
 
 # %% ../../nbs/datasets/coco.ipynb #add00019
