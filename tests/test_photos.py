@@ -22,10 +22,9 @@ from PIL import Image
 
 from nanodetr.checkpoints.config import DETRConfig
 from nanodetr.data import DataError, Photo, PhotoDataset, image_size, light_augment, paper_augment, read_image, resized_shape
-from nanodetr.datasets.photos import frame_count
-from nanodetr.datasets.records import Findings, Record, check_records
 from nanodetr.datasets.coco import CocoDataset, read_coco_results
-from nanodetr.datasets.photos import MAX_PIXELS, deep_to_bytes, is_nearly_black, open_picture
+from nanodetr.datasets.photos import MAX_PIXELS, deep_to_bytes, frame_count, is_nearly_black, open_picture
+from nanodetr.datasets.records import Findings, Record, check_records
 from nanodetr.datasets.text import (PICTURE_ENDINGS, decode_text, decode_xml, is_hidden, name_key, path_inside, read_text, split_entry,
                                     text_lines, visible_files, whole_number)
 from nanodetr.errors import NanodetrError
