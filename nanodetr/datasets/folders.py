@@ -378,6 +378,8 @@ def open_dataset(spec: str | Path = "shapes", split: str = "train", size: int = 
     if str(spec) in SHAPES:
         kind = drawn_kind(spec)
         return kind(split, kind.side if size is None else size, n, seed, SHAPES[str(spec)], transforms)
+    if not str(spec).strip(): refuse_file("open_dataset", "the name of the data set is empty", "give shapes, or a folder")
+    if (share := options.get("val_share")) is not None and not 0 < share < 1: refuse_file(f"val_share {share}", "is no share between 0 and 1", "choose one, as in 0.2")
     folder = read_folder(spec, [split], seed=seed, **options)
     folder.findings.refuse()
     folder.findings.warn(folder.root)
