@@ -158,9 +158,9 @@ class DETR(DETRNetwork):
 
         images: a (3,H,W) or (B,3,H,W) tensor, or a list of (3,H,W), (1,H,W) or (H,W) tensors of any sizes, RGB in 0..1.
         Returns one dict per image, on the CPU: scores (N,), highest first, labels (N,), boxes (N,4) xyxy pixels of
-        the image as given. Raises DataError for images of any other kind, a threshold outside 0..1, a batch_size below 1.
+        the image as given. Raises DataError for images of any other kind, a threshold above 1, a batch_size below 1.
         """
-        if not (isinstance(threshold, Real) and 0 <= threshold <= 1): raise DataError(f"threshold {threshold!r}: a score in 0..1 is wanted")
+        if not (isinstance(threshold, Real) and threshold <= 1): raise DataError(f"threshold {threshold!r}: a score of at most 1 is wanted (-1 for all boxes)")
         if not (isinstance(batch_size, Integral) and batch_size > 0): raise DataError(f"batch_size {batch_size!r}: a whole number from 1 on is wanted")
         if not isinstance(images, (list, tuple)):
             images = images if isinstance(images, Tensor) and images.dim() == 4 else [images]

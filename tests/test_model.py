@@ -42,7 +42,7 @@ def test_detect_takes_pictures_of_any_size(model, images):
     assert model.detect([]) == [] and all(len(d["scores"]) == 0 for d in model.detect(pictures, threshold=0.9))
 
 
-@pytest.mark.parametrize("asked", [{"threshold": 50}, {"threshold": float("nan")}, {"threshold": "0.5"}, {"batch_size": 0}, {"batch_size": -1}, {"batch_size": 1.5}])
+@pytest.mark.parametrize("asked", [{"threshold": 50}, {"threshold": 1.01}, {"threshold": float("nan")}, {"threshold": "0.5"}, {"batch_size": 0}, {"batch_size": -1}, {"batch_size": 1.5}])
 def test_detect_refuses_what_would_find_nothing(model, images, asked):
     with pytest.raises(DataError, match=next(iter(asked))): model.detect(images, **asked)
 
