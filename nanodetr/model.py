@@ -160,7 +160,7 @@ class DETR(DETRNetwork):
         Returns one dict per image, on the CPU: scores (N,), highest first, labels (N,), boxes (N,4) xyxy pixels of
         the image as given. Raises DataError for images of any other kind, a threshold above 1, a batch_size below 1.
         """
-        if not (isinstance(threshold, Real) and threshold <= 1): raise DataError(f"threshold {threshold!r}: a score of at most 1 is wanted (-1 for all boxes)")
+        if not (isinstance(threshold, (Real, Tensor)) and threshold <= 1): raise DataError(f"threshold {threshold!r}: a score of at most 1 is wanted (-1 for all boxes)")
         if not (isinstance(batch_size, Integral) and batch_size > 0): raise DataError(f"batch_size {batch_size!r}: a whole number from 1 on is wanted")
         if not isinstance(images, (list, tuple)):
             images = images if isinstance(images, Tensor) and images.dim() == 4 else [images]

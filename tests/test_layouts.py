@@ -1,4 +1,5 @@
 "Folders as annotation tools write them: recognised, read and judged alike by `check` and by `train`. Each case is drawn here."
+import contextlib
 import json
 import math
 import os
@@ -29,6 +30,7 @@ from nanodetr.datasets.layouts import LAYOUTS, recognise
 from nanodetr.datasets.page import check_page
 from nanodetr.datasets.records import Annotation, Record
 from nanodetr.datasets.splits import share_out
+from nanodetr.datasets.text import refuse_file
 from nanodetr.datasets.yolo import read_yaml
 from nanodetr.errors import DataError, NanodetrError
 
@@ -752,7 +754,7 @@ def test_words_in_names(draw, options, there, tmp_path):
 def test_a_doubtful_name_of_a_split_is_said(draw, says, tmp_path, capsys):
     report = check_dataset(draw(tmp_path / "set"))
     assert ("taken for split" in str(report)) == bool(says) and (says or "") in str(report)
-    if says: assert stage_of_train(tmp_path / "set", val_share=0.5 if "val" not in says else None) or says in capsys.readouterr().err
+    if says and not stage_of_train(tmp_path / "set", val_share=None if "val" in says else 0.5): assert says in capsys.readouterr().err
 
 
 def test_a_file_in_place_of_the_folder(tmp_path):
@@ -1088,6 +1090,45 @@ def test_a_comment_among_the_names(tmp_path):
     assert open_sets(two_lists(tmp_path / "numbers", "0: cup\n1: spoon\n", "0 cup\n1 spoon\n")).classes == ["cup", "spoon"]
     assert open_sets(with_text(voc(tmp_path / "voc"), "classes.txt", "# my classes\nspoon\ncup\n")).classes == ["spoon", "cup"]
     assert open_sets(with_text(voc(tmp_path / "used", classes=("#1", "cup")), "classes.txt", "#1\ncup\n")).classes == ["#1", "cup"]
+
+
+def test_other_lists_of_names_do_no_harm(tmp_path):
+    "Another spelling of the same names, and the names of something else that lies in the set."
+    assert open_sets(two_lists(tmp_path / "spelled", "Traffic light\ncup\n", "traffic_light\ncup\n")).classes == ["Traffic light", "cup"]
+    root = yolo(tmp_path / "foreign", "{split}", "{split}", "cup\nspoon\n", file="classes.txt")
+    put(root / "models/yolov8/classes.txt", "person\nbicycle\n"), put(root / "conf/coco.yaml", "names: [person, bicycle]\n")
+    assert open_sets(root).classes == ["cup", "spoon"]
+
+
+def test_two_lists_of_the_same_pictures(tmp_path):
+    "What obj.data names counts; and a list of the same pictures in other words is no second set."
+    root = yolo(tmp_path / "told", "obj", "obj", "cup\nspoon\n", splits=("a", "b"), file="obj.names")
+    put(root / "train.txt", "obj/b0.jpg\n"), put(root / "data/train.txt", "obj/a0.jpg\nobj/a1.jpg\n"), put(root / "val.txt", "obj/b1.jpg\n")
+    assert "both list pictures of train" in open_refusal_of(root)
+    put(root / "obj.data", "classes = 2\ntrain = data/train.txt\n")
+    assert len(open_sets(root).splits["train"]) == 2
+    (root / "obj.data").unlink(), put(root / "train.txt", "./obj/a1.jpg\nobj/a0.jpg\n")
+    assert len(open_sets(root).splits["train"]) == 2
+
+
+def test_a_refusal_keeps_nothing_alive():
+    "An error and the frame that raised it made a circle: thousands of unreadable pictures stayed in memory, while the collector rested."
+    import gc
+    import weakref
+
+    class Pixels: pass
+
+    def read():
+        pixels = Pixels()
+        kept.append(weakref.ref(pixels))
+        refuse_file("a.jpg", "cannot be read", "restore it")
+
+    kept = []
+    gc.disable()
+    try:
+        with contextlib.suppress(DataError): read()
+        assert kept[0]() is None
+    finally: gc.enable()
 
 
 def test_several_sets_side_by_side(tmp_path):

@@ -17,7 +17,7 @@ from nanodetr.encoder import EncoderBlock
 from nanodetr.errors import DataError
 from nanodetr.model import DETR, DETRConfig
 from nanodetr.runs.grouping import grouped_batches, image_sizes, padded_share
-from nanodetr.runs.run import fit, live_plots
+from nanodetr.runs.run import fit, live_plots, wrong_kind
 from nanodetr.training import TrainConfig, Trainer, TrainingError, epoch_batches, train_epoch
 
 
@@ -62,6 +62,10 @@ def test_samples_of_another_kind_are_refused_by_name(sample, said, workers, val)
 def test_validation_looks_at_its_samples(sample, said):
     with pytest.raises(DataError, match=f"^image 0: .*{said}"):
         fit(new_model(), [(PICTURE, TARGET)] * 2, [sample], TrainConfig(epochs=1, batch_size=2, device="cpu"), progress=False)
+
+
+def test_narrow_pictures_and_narrow_features_are_of_the_right_kind():
+    for image in (torch.rand(3, 144, 3), torch.rand(3, 160, 4), 4 * torch.rand(2048, 42, 4), torch.rand(512, 9, 12)): assert not wrong_kind((image, TARGET))
 
 
 def test_empty_data_is_refused(tmp_path):

@@ -150,10 +150,10 @@ def pair_up(rows: list, paths: list) -> dict:
         if number is not None and len(told) < 2: fits[number].append((len(end), path, row))
     for those in fits.values():
         longest = max(length for length, _, _ in those)
-        best = [path for length, path, _ in those if length == longest]
+        best = {path: None for length, path, _ in those if length == longest}
         for _, path, row in those:
             other = next((one for one in best if one != path), None)
-            found[path] = row if best == [path] else f"has the name {row.get('file_name')!r} of the --annotations, and {other} has it {'as well' if path in best else 'with more of its folders'}"
+            found[path] = row if len(best) == 1 and path in best else f"has the name {row.get('file_name')!r} of the --annotations, and {other} has it {'as well' if path in best else 'with more of its folders'}"
     return found
 
 

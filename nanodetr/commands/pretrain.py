@@ -58,7 +58,7 @@ def pretrain_command(args) -> int:
     torch.manual_seed(args.seed)
     model = pretrain_model(args)
     folder = head_folder(head_key(model))
-    asked = {**chosen, "data": "shapes-wild", "images": args.images, "size": model.config.image_size, "epochs": config.epochs, "seed": args.seed}
+    asked = {**{name: value for name, value in chosen.items() if name not in ("device", "workers")}, "data": "shapes-wild", "images": args.images, "size": model.config.image_size, "epochs": config.epochs, "seed": args.seed}
     if (folder / "head.safetensors").is_file() and not args.force:
         refuse_other_head(folder, asked)
         print(f"there    {folder} (--force makes it anew)")

@@ -197,7 +197,6 @@ class Folder:
         return [picture_name(self.root, record) for record in self.splits[split]]
 
 
-@no_collector()
 def read_folder(root: str | Path, splits: list = None, decode: bool = False, rest: bool = False, val_share: float = None, seed: int = 0,
                 parts: dict = None, backgrounds: bool = False, allow_outside: bool = False) -> Folder:
     """A folder of photographs, and what is wrong with it. It never raises for what is in the files.
@@ -218,11 +217,11 @@ def read_folder(root: str | Path, splits: list = None, decode: bool = False, res
     if splits is not None and whole and (parts or val_share is not None): wanted = list(dict.fromkeys(whole if split not in there else split for split in wanted))
     for split in wanted:
         if split not in there and split not in found.aliases: refuse_split(root, split, there)
-    read, classes, declared = READERS[found.kind](found, wanted, findings, options)
+    with no_collector(): read, classes, declared = READERS[found.kind](found, wanted, findings, options)
     folder = Folder(root, layout.name, found.kind, list(classes), declared, {split: read[split] for split in wanted}, findings=findings)
     if parts: restore_division(folder.splits, root, parts, findings)
     elif val_share is not None and (splits is None or not set(splits) <= set(there)): divide_training_split(folder.splits, root, val_share, seed, findings)
-    unread = found.kind == "coco" and splits is None and note_unread(found, sum(read.values(), []), findings, backgrounds)
+    unread = found.kind == "coco" and splits is None and note_unread(found, sum(read.values(), []), findings)
     folder.annotated = count_all(folder.splits)
     tally = check_all_records(folder, findings, decode)
     if rest:
@@ -303,18 +302,19 @@ def note_unlisted(folder: Folder, found: Found) -> None:
                                     "with --backgrounds they count as pictures without objects")
 
 
-def note_unread(found: Found, records: list, findings: Findings, backgrounds: bool) -> bool:
-    "Name the COCO files beside those that are read, where they annotate pictures that no other file lists; are there any? With backgrounds, their pictures would count as empty: an error."
+def note_unread(found: Found, records: list, findings: Findings) -> bool:
+    "Name the COCO files beside those that are read, where they annotate pictures that no other file lists; are there any? Where such pictures count as empty, it is an error."
     there, homes = {record.picture for record in records if record.source != record.picture}, {record.picture.parent for record in records}
     lost = {path.name for path in map(found.parts.path, found.parts.pictures) if path.parent in homes and path not in there}
     chosen = {name for names in found.splits.values() for name in names}
-    others = [found.parts.path(name) for name in found.parts.ending(".json") if name not in chosen and name.count("/") <= 3] if lost else []
-    known, first = None, len(findings)
+    stems = {PurePosixPath(name).stem for name in found.parts.pictures}  # labelme's file for each picture is none, and large
+    others = [found.parts.path(name) for name in found.parts.ending(".json") if name not in chosen and name.count("/") <= 3 and PurePosixPath(name).stem not in stems] if lost else []
+    empty, known, first = {record.picture.name for record in records if record.source == record.picture}, None, len(findings)
     for path in filter(looks_coco, others):
-        if known is None: known = set().union(*(coco_names(found.parts.path(name)) for name in chosen))
-        more = {name for name in coco_names(path, True) - known if PurePosixPath(name).name in lost}
+        if known is None: known = {PurePosixPath(name).name for file in chosen for name in coco_names(found.parts.path(file))}
+        more = {name for name in coco_names(path, True) if PurePosixPath(name).name in lost - known}
         if not more or str(path) in [one.file for one in findings]: continue
-        note = findings.error if backgrounds else findings.warning
+        note = findings.error if {PurePosixPath(name).name for name in more} & empty else findings.warning
         note(path, f"annotates {len(more)} picture(s) that no other file lists, {one_line(min(more))} first, and is not read", "call it by its split, train.json or val.json, or join it with the file of that split; if it is of no use, move it away")
     return len(findings) > first
 

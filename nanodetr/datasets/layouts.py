@@ -183,9 +183,10 @@ def find_coco(tree: Tree, findings: Findings, options: dict) -> Found:
         if raw and raw != split: aliases.setdefault(raw, name)
     if not splits: return None
     note_taken(taken, dict.fromkeys(taken.values()) | ({"": None} if "all" in splits else {}), tree.root, findings)
+    stems = {PurePosixPath(name).stem for name in tree.pictures}  # labelme writes a file for each picture
     for split in ("train", "val", "test"):  # val_fixed.json beside train.json
         if split in splits or split == "train" and "all" in splits: continue
-        told = [name for rank, name in ranked if rank == 4 and told_split(name) == split and looks_coco(tree.path(name))]
+        told = [name for rank, name in ranked if rank == 4 and told_split(name) == split and PurePosixPath(name).stem not in stems and looks_coco(tree.path(name))]
         if len(told) == 1 and {PurePosixPath(one).name for one in coco_names(tree.path(told[0]))} & {PurePosixPath(one).name for one in tree.pictures}: splits[split] = told
     best = {split: [name for name in names if rank_of[name] == rank_of[names[0]]] for split, names in splits.items()}
     if {"train", "trainval"} & set(best) and "all" in best:
@@ -230,13 +231,17 @@ def read_class_names(path: Path) -> list:
 
 
 def go_together(some: list, others: list) -> bool:
-    "Do two lists of classes give each number the same name, as far as both go?"
-    return all(one == other for one, other in zip(some, others))
+    "Do two lists of classes give each number the same name, as far as both go? Traffic light and traffic_light are one."
+    alike = lambda name: re.sub(r"[\s_-]+", " ", name.casefold())
+    return all(alike(one) == alike(other) for one, other in zip(some, others))
 
 
-def class_names(tree: Tree) -> tuple:
-    "(the file of class names, the names): of several that go together the longest. DataError when there are none, or two that do not."
+def class_names(tree: Tree, homes: set) -> tuple:
+    """(the file of class names, the names): of several that go together the longest. DataError when there are none, or two that do not.
+
+    homes: the folders of the label files; names that lie elsewhere belong to something else, unless there are no others."""
     names = names_files(tree)
+    names = [name for name in names if any(tree.path(name).parent in (home, *home.parents) for home in homes)] or names
     if not names: refuse_file(tree.root, "has label files as YOLO writes them, and no names of the classes", "write data.yaml, or classes.txt with one name on each line")
     found = {name: read_class_names(tree.path(name)) if name == names[0] else Findings().reading(read_class_names, tree.path(name)) or [] for name in names}
     first = max(names, key=lambda name: len(found[name]))
@@ -272,14 +277,17 @@ def picture_lists(tree: Tree) -> dict:
     "{split: its list of pictures} as darknet has them: train.txt, val.txt and the like in the folder or one below, and what an obj.data names; empty without a list to train on."
     lines = lambda name: Findings().reading(text_lines, tree.path(name)) or [""]
     every = [(WORDS[stem], name) for name in tree.ending(".txt") if name.count("/") < 2 and (stem := PurePosixPath(name).stem.lower()) in WORDS and is_picture(lines(name)[0])]
-    homes = list(dict.fromkeys(str(PurePosixPath(name).parent) for split, name in every if split == "train"))
-    if len(homes) > 1 and "." not in homes: refuse_file(tree.root, f"holds {len(homes)} sets ({', '.join(homes)}), each with a list of its pictures", "give one of them")
-    lists = {}
-    for split, name in every:
-        if lines(lists.setdefault(split, name)) != lines(name) and split != "test": refuse_file(tree.path(name), f"and {lists[split]} both list pictures of {split}", "remove one of them")
+    told = {}  # an obj.data says which list counts
     for said in (re.fullmatch(r"(train|valid)\s*=\s*(.+)", line) for name in tree.ending(".data") for line in lines(name)):
         there = next((end for end in path_ends(said[2]) if end in tree.files), None) if said else None
-        if there: lists[WORDS[said[1]]] = there
+        if there and told.setdefault(WORDS[said[1]], there) != there: refuse_file(tree.path(there), f"and {told[WORDS[said[1]]]} are both named in a .data file", "give the folder of one set")
+    every = [(split, name) for split, name in every if split not in told]
+    homes = list(dict.fromkeys(str(PurePosixPath(name).parent) for split, name in every if split == "train"))
+    if len(homes) > 1 and "." not in homes: refuse_file(tree.root, f"holds {len(homes)} sets ({', '.join(homes)}), each with a list of its pictures", "give one of them")
+    lists, listed = {}, lambda name: set(map(name_key, lines(name)))
+    for split, name in every:
+        if lists.setdefault(split, name) != name and split != "test" and listed(lists[split]) != listed(name): refuse_file(tree.path(name), f"and {lists[split]} both list pictures of {split}", "remove one of them")
+    lists |= told
     if lists.get("test") == lists.get("val"): lists.pop("test", None)
     return lists if "train" in lists else {}
 
@@ -291,7 +299,7 @@ def find_yolo_labels(tree: Tree, findings: Findings, options: dict) -> Found:
     labelled = [name for name in tree.pictures if (outside or PurePosixPath(name).stem in stems) and label_file(tree.path(name), tree.root, outside)] if texts else []
     if not labelled: return None
     lists = picture_lists(tree)
-    source, classes = class_names(tree)
+    source, classes = class_names(tree, {label_file(tree.path(name), tree.root, outside).parent for name in labelled})
     homes = {PurePosixPath(name).parent for name in labelled}
     pictures = [name for name in tree.pictures if PurePosixPath(name).parent in homes]
     splits = {split: [tree.path(name) for name in names] for split, names in by_split(pictures, tree.root, None if lists else findings).items()}

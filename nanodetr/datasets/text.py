@@ -30,7 +30,8 @@ def refuse_file(path, what: str, remedy: str):
     "Raise a DataError of one line: the file, what is wrong, the remedy. Its .what is the middle part."
     error = DataError(visible(f"{path}: {what}; {remedy}"))
     error.what = visible(what)
-    raise error from None
+    try: raise error from None
+    finally: del error  # the error and its own frame would hold each other, and whatever its callers hold: pictures
 
 # %% ../../nbs/datasets/text.ipynb #9e3cdca0
 def one_line(reason) -> str:

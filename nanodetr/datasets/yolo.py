@@ -64,6 +64,7 @@ def keypoint_shape(rows: list) -> tuple:
         if each == 3:
             if any(points) and all(flag in (0, 1, 2) for row in rows for flag in row[6::3]): return len(rows[0]) // 3 - 1, 3
             continue
+        if len(rows[0]) == 8 and 10 * sum(all(abs(row[k] + row[k + 4] - row[k + 2] - row[k + 6]) < 0.01 for k in (0, 1)) for row in rows) > 9 * len(rows): continue  # four corners
         near, wide = 0, []
         for row in rows:
             spans = [(min(side), max(side)) for side in ([row[0], *row[4::2]], [row[1], *row[5::2]])]
@@ -303,7 +304,7 @@ def note_lost_labels(records: list, source: Path, findings: Findings) -> None:
 def note_rows(noted: Findings, split: str, findings: Findings) -> None:
     "Hand on what was noted of a split's rows, with one line for all those of which a tool has made another kind of row."
     alike = defaultdict(list)
-    for one in noted: alike[one.remedy if NO_ROW in one.what and one.remedy != EXPORT else one].append(one)
+    for one in noted: alike[one.remedy if NO_ROW in one.what and one.remedy != EXPORT else len(alike)].append(one)
     for first, *others in alike.values(): findings.append(first._replace(what=first.what + f" (nor are {len(others)} more of {split})" * bool(others)))
 
 

@@ -42,7 +42,8 @@ def wrong_kind(sample) -> str:
     if not (isinstance(sample, (tuple, list)) and len(sample) == 2 and isinstance(sample[1], dict)): return "a pair (image, target) is wanted, the target a dict with boxes and labels"
     image, target = sample
     if not isinstance(image, Tensor): return f"its picture is a {type(image).__name__}: a float tensor (3,H,W) in 0..1 is wanted"
-    if image.dim() != 3 or len(image) in (1, 2, 4) or image.shape[-1] in (3, 4) and image.shape[1] > 16: return f"its picture has shape {tuple(image.shape)}: (3,H,W) is wanted"
+    last = image.dim() == 3 and len(image) != 3 and image.shape[-1] in (3, 4) and image.shape[1] > 16  # channels last; or a narrow map of features, whose values are larger
+    if image.dim() != 3 or len(image) in (1, 2, 4) or last and not (image.is_floating_point() and image.max() > 1.5): return f"its picture has shape {tuple(image.shape)}: (3,H,W) is wanted"
     for name in ("boxes", "labels"):
         if not isinstance(target.get(name), Tensor): return f"its {name} are {'missing' if name not in target else 'a ' + type(target[name]).__name__}: a tensor is wanted"
     if not target["boxes"].is_floating_point(): return f"its boxes are {str(target['boxes'].dtype)[6:]}: floats are wanted, fractions of the picture"
@@ -55,8 +56,9 @@ def is_wrong(image: Tensor, target: dict) -> str:
     boxes, labels = target["boxes"], target["labels"]
     if image.shape[0] == 3:  # others are features
         if not image.is_floating_point(): return f"its pixels are {str(image.dtype)[6:]}: floats in 0..1 are wanted, so divide by 255"
-        if not torch.isfinite(image).all(): return "it has pixels that are NaN or infinite"
-        if image.max() > 1.5 or image.min() < -0.5: return f"its pixels go from {image.min():.4g} to {image.max():.4g}: floats in 0..1 are wanted, divided by 255 and not normalised"
+        low, high = (x.item() for x in image.aminmax())  # NaN if there is one
+        if not (math.isfinite(low) and math.isfinite(high)): return "it has pixels that are NaN or infinite"
+        if high > 1.5 or low < -0.5: return f"its pixels go from {low:.4g} to {high:.4g}: floats in 0..1 are wanted, divided by 255 and not normalised"
     if boxes.shape != (len(labels), 4): return f"its boxes have shape {tuple(boxes.shape)} and it has {len(labels)} labels: (N,4) and (N,) are wanted"
     if labels.is_floating_point(): return f"its labels are {labels.tolist()}: whole numbers are wanted"
     for box in boxes.tolist():
