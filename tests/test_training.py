@@ -48,7 +48,7 @@ PICTURE, TARGET = torch.rand(3, 64, 64), {"labels": torch.tensor([1]), "boxes": 
 @pytest.mark.parametrize("sample, said", [
     ((PICTURE.numpy(), TARGET), "its picture is a ndarray"), ((PICTURE.permute(1, 2, 0), TARGET), r"has shape \(64, 64, 3\)"), ((PICTURE[:1], TARGET), r"has shape \(1, 64, 64\)"),
     ((PICTURE, {**TARGET, "boxes": [[0.5] * 4]}), "its boxes are a list"), ((PICTURE, {"boxes": TARGET["boxes"]}), "its labels are missing"),
-    ((PICTURE, {**TARGET, "labels": TARGET["labels"].int()}), r"its labels are int32: int64 is wanted"), ((PICTURE, {**TARGET, "labels": TARGET["labels"] > 0}), "its labels are bool"),
+    ((PICTURE, {**TARGET, "labels": TARGET["labels"].int()}), r"its labels are int32: whole numbers are wanted"), ((PICTURE, {**TARGET, "labels": TARGET["labels"] > 0}), "its labels are bool"),
     ((PICTURE, {**TARGET, "boxes": TARGET["boxes"].long()}), "its boxes are int64: floats are wanted"), (PICTURE, r"a pair \(image, target\) is wanted")])
 @pytest.mark.parametrize("workers, val", [(0, False), (0, True), (1, False)])
 def test_samples_of_another_kind_are_refused_by_name(sample, said, workers, val):

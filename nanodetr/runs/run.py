@@ -47,7 +47,7 @@ def wrong_kind(sample) -> str:
     for name in ("boxes", "labels"):
         if not isinstance(target.get(name), Tensor): return f"its {name} are {'missing' if name not in target else 'a ' + type(target[name]).__name__}: a tensor is wanted"
     if not target["boxes"].is_floating_point(): return f"its boxes are {str(target['boxes'].dtype)[6:]}: floats are wanted, fractions of the picture"
-    if target["labels"].dtype != torch.int64 and len(target["labels"]): return f"its labels are {str(target['labels'].dtype)[6:]}: int64 is wanted (labels.long())"
+    if target["labels"].dtype != torch.int64 and len(target["labels"]): return f"its labels are {str(target['labels'].dtype)[6:]}: whole numbers are wanted, int64 (labels.long())"
     return ""
 
 
