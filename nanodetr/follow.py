@@ -28,7 +28,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
 
-from .commands.outputs import write_beside
+from .commands.outputs import claim_file, write_beside
 from .errors import NanodetrError
 
 # %% ../nbs/tools/follow.ipynb #da2517d1
@@ -614,6 +614,9 @@ def begin(clone: Path, name: str, force: bool = False, folder: Path = None) -> t
     if path.exists():
         kept = next(old for k in count(1) if not (old := path.with_name(f"{name}.old{k}.ipynb")).exists())
         path.rename(kept)
+    if not claim_file(path):
+        beside.unlink()
+        raise FollowError(f"{path} was made by someone else in the meantime, or leads nowhere: look at it, and start again")
     os.replace(beside, path)
     return path, kept
 

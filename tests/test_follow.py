@@ -403,6 +403,22 @@ def test_a_full_disk_leaves_the_copy_as_it_was(there, clone, capsys, monkeypatch
     assert nanodetr(clone, capsys, "05", *["--force"] * there)[0] == 0
 
 
+def test_what_was_made_in_the_meantime_stays(clone, capsys, monkeypatch):
+    "Between the look and the writing someone else makes the copy, or a link that leads nowhere stands in its place: neither is written over."
+    path = clone / "work/05_attention.ipynb"
+    write = follow.write_beside
+
+    def slowly(place, how):
+        beside = write(place, how)
+        path.symlink_to(clone / "nowhere.ipynb")
+        return beside
+
+    monkeypatch.setattr(follow, "write_beside", slowly)
+    status, _, line = nanodetr(clone, capsys, "05")
+    assert status == 2 and "was made by someone else in the meantime, or leads nowhere: look at it, and start again" in line
+    assert os.listdir(path.parent) == [path.name] and path.is_symlink() and not (clone / "nowhere.ipynb").exists()
+
+
 def test_the_copy_lies_in_work_of_the_folder_one_is_in(clone, capsys):
     place = clone / "some where" / "deep"
     place.mkdir(parents=True)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['VIDEO_ENDINGS', 'is_video', 'expand_pattern', 'find_pictures', 'Shot', 'read_frames', 'read_shots', 'find_objects',
-           'as_entry', 'name_ends', 'pair_up', 'CocoRows', 'save_drawing', 'warn_of_photos', 'print_entry',
-           'detect_all', 'detect_command']
+           'as_entry', 'pair_up', 'CocoRows', 'save_drawing', 'warn_of_photos', 'print_entry', 'detect_all',
+           'detect_command']
 
 # %% ../../nbs/commands/detect.ipynb #c0d7c005
 import glob
@@ -25,6 +25,7 @@ from tqdm import tqdm
 from .evaluate import drawn_only, load_model, refuse_no_model
 from .outputs import FreshNames, in_words_of, print_note, refuse_existing, write_new
 from ..datasets.text import DRAWN_BY, PICTURE_ENDINGS, is_picture, name_key, one_line, refuse_file, split_word, visible, visible_files
+from ..datasets.yolo import path_ends
 from ..errors import CheckpointError, DataError, UsageError
 from ..model import DETR
 
@@ -127,23 +128,17 @@ def as_entry(shot: Shot, found: dict, names: list) -> dict:
             "detections": [{"label": names[label], "score": score, "box": box} for label, score, box in rows]}
 
 # %% ../../nbs/commands/detect.ipynb #692e1831
-def name_ends(name) -> list:
-    "The ends of a path, the longest first: a/b/c, b/c, c."
-    parts = name_key(name).split("/")
-    return ["/".join(parts[k:]) for k in range(len(parts))]
-
-
 def pair_up(rows: list, paths: list) -> dict:
     """{path: the entry of COCO's images that means it, or the reason why none does}: file_name and path agree from their end, as far as any two do.
 
     No two paths get one entry: none gets it when both agree with it as far. Nor does a picture in train/ get the entry of one in val/."""
     known, fits = defaultdict(dict), defaultdict(list)
     for row in rows:
-        for end in name_ends(row.get("file_name")): known[end][row.get("id")] = row
+        for end in path_ends(name_key(row.get("file_name"))): known[end][row.get("id")] = row
     found = dict.fromkeys(paths, "is not in the --annotations, or not by that name alone")
     for path in (path for path in paths if not is_video(path)):
         full = name_key(os.path.abspath(path))
-        end = next((end for end in name_ends(full) if end in known), None)
+        end = next((end for end in path_ends(full) if end in known), None)
         if end is None or len(known[end]) > 1: continue
         (number, row), = known[end].items()
         told = {split_word(name.removesuffix(end)) for name in (full, name_key(row.get("file_name")))} - {""}
