@@ -110,6 +110,17 @@ def test_the_slopes_and_sentences_of_two_boxes_are_autograds(node):
             assert [x - corner[0] * w / 2, y - corner[1] * h / 2] == pytest.approx(still, abs=1e-9), (box, corner)
 
 
+def test_the_note_of_precision_and_recall_hides_no_curve():
+    "It stands above a low curve and below a high one."
+    val = ShapesDataset("val", n=30)
+    images, targets = [val[i][0] for i in range(30)], [val.get_target(i) for i in range(30)]
+    explorer = explore_precision_recall(dict(load_snapshots())[4].detect(images, threshold=0), targets, images, val.classes, live=False)
+    for iou, above in ((0.5, False), (0.9, True)):
+        axes = explorer.still(threshold=0.4, iou=iou, label=3).figure.axes
+        [height] = [text.get_position()[1] for ax in axes for text in ax.texts if text.get_text().startswith("kept")]
+        assert (height > 0.5) == above
+
+
 def test_a_threshold_keeps_the_detections_that_python_keeps(node):
     val = ShapesDataset("val", n=30)
     images, targets = [val[i][0] for i in range(30)], [val.get_target(i) for i in range(30)]
