@@ -1,11 +1,12 @@
 """The table of notebook 15: every cure alone, and one after the other, on drawn shapes at equal processor time.
 
+    python tests/cures.py --speed 20 --times times.json                    a step's time, and against plain's, in pairs one after the other
     python tests/cures.py --minutes 2 --seeds 0 1 2 --out cures.jsonl      trains what the file does not hold yet, one line for each run
     python tests/cures.py --out cures.jsonl --table                        prints it
-    python tests/cures.py --speed 10                                       a step's time against plain's, in pairs one after the other
 
-A run measures its own steps first, and then plans as many as fit into the minutes (one thread; what other programs take does not count,
-though it makes steps slower). `--split val` is for choosing, and `test` is for one look at the end.
+Measure the times first, on a machine that does nothing else: with `--times`, a run has the steps that fit into its minutes, so what else
+the machine does later changes nothing, and the same seed gives the same weights. Without, a run measures its own steps and plans as it goes.
+Everything is on one thread. `--split val` is for choosing, and `test` is for one look at the end.
 """
 import argparse
 import json
@@ -66,25 +67,26 @@ def run(name: str, minutes: float, seed: int, level: str, split: str, images: in
             "ms": round(1000 * seconds / trainer.step, 1), "AP": round(scores["AP"], 4), "AP50": round(scores["AP50"], 4), "cures": CURES[name]}
 
 
-def speed(name: str, pairs: int, level: str = "easy") -> float:
-    "The median of a training step's processor time against that of plain, in `pairs` steps taken in turn on the same batch of 16."
+def speed(name: str, pairs: int, level: str = "easy") -> tuple:
+    """(seconds of a training step, their ratio to plain's): medians of the processor time of `pairs` steps taken in turn, each with drawing
+    its batch of 16 scenes."""
     import torch
-    from nanodetr.data import ShapesDataset, collate
+    from nanodetr.data import Dihedral, ShapesDataset, collate
     from nanodetr.model import DETR, DETRConfig
     from nanodetr.training import TrainConfig, Trainer
 
     torch.set_num_threads(1)
-    data = ShapesDataset("train", n=16, level=level)
-    batch, ratios = collate([data[i] for i in range(16)]), []
+    data = ShapesDataset("train", n=16, level=level, transforms=Dihedral())
+    seconds, ratios = [], []
     trainers = [Trainer(DETR(DETRConfig.preset("nano", num_classes=len(data.classes), **cures)), TrainConfig(device="cpu"), 1000) for cures in ({}, CURES[name])]
     for k in range(pairs + 1):
         times = []
         for trainer in trainers:
             started = time.process_time()
-            trainer.train_step([batch])
+            trainer.train_step([collate([data[i] for i in range(16)])])
             times.append(time.process_time() - started)
-        if k: ratios.append(times[1] / times[0])  # the first step is slow in its own way
-    return median(ratios)
+        if k: seconds, ratios = [*seconds, times[1]], [*ratios, times[1] / times[0]]  # the first step is slow in its own way
+    return median(seconds), median(ratios)
 
 
 def rows_of(path: Path) -> list: return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
@@ -117,19 +119,26 @@ def main() -> None:
     ask.add_argument("--steps", type=int, help="steps instead of minutes, for a look")
     ask.add_argument("--lr", type=float)
     ask.add_argument("--speed", type=int, help="pairs of steps to time, and train nothing")
+    ask.add_argument("--times", type=Path, help="JSON: what --speed measured, and runs plan by")
     ask.add_argument("--out", type=Path, default=Path("cures.jsonl"))
     ask.add_argument("--table", action="store_true", help="print what the file holds, and train nothing")
     args = ask.parse_args()
     if args.speed:
-        for name in args.only or list(CURES)[1:]: print(f"{name:46} {speed(name, args.speed, args.level):.2f}", flush=True)
+        times = {}
+        for name in args.only or CURES:
+            times[name], ratio = speed(name, args.speed, args.level)
+            print(f"{name:46} {1000 * times[name]:6.1f} ms   {ratio:.2f}", flush=True)
+            if args.times: args.times.write_text(json.dumps({"level": args.level, "seconds": times}, indent=1))
         return None
     if args.table: return print(table(rows_of(args.out), args.level, args.split))
+    times = json.loads(args.times.read_text()) if args.times else None
+    if times and times["level"] != args.level: ask.error(f"{args.times} has the times of {times['level']}, and these runs are on {args.level}")
     for seed in args.seeds:  # one seed of everything before the next
         for minutes in args.minutes:
             for name in args.only or CURES:
                 asked = {"name": name, "minutes": minutes, "seed": seed, "level": args.level, "split": args.split}
                 if not args.lr and not args.steps and any(all(row[key] == value for key, value in asked.items()) for row in rows_of(args.out)): continue
-                row = run(name, minutes, seed, args.level, args.split, args.images, args.steps, args.lr)
+                row = run(name, minutes, seed, args.level, args.split, args.images, args.steps or (times and round(60 * minutes / times["seconds"][name])), args.lr)
                 with args.out.open("a") as file: file.write(json.dumps(row) + "\n")
                 print(f"{name}: {row['steps']} steps in {row['seconds']:.0f} s of processor time, AP {row['AP']:.3f}, AP50 {row['AP50']:.3f}", flush=True)
 
