@@ -722,6 +722,8 @@ def test_the_door(voc, tmp_path):
         with pytest.raises(DataError, match="is no share between 0 and 1"): open_dataset(str(voc), "val", val_share=wrong)
     for empty in ("", " "):
         with pytest.raises(DataError, match="the name of the data set is empty"): open_dataset(empty)
+    for given in ({"n": 5}, {"size": 64}):
+        with pytest.raises(DataError, match=f"{next(iter(given))}=.* is for drawn sets"): open_dataset(voc, "val", **given)
     (tmp_path / "other").mkdir()
     for call in (open_dataset, check_dataset):
         with pytest.raises(DataError, match="no such folder"): call(tmp_path / "nowhere")

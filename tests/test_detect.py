@@ -195,6 +195,9 @@ def test_files_folders_and_patterns(tmp_path, capsys):
     assert found("p") == ["p/a.png", "p/c [1].png", "p/q/b.JPG"]
     assert found("p/c [1].png") == ["p/c [1].png"] and found("x [y]") == found("x [y]/*") == found("x*/*.jfif") == ["x [y]/d.jfif"]
     assert found("p/*.png", "p/a.png") == ["p/a.png", "p/c [1].png"] and found("**/*.JPG") == ["p/q/b.JPG"]
+    (tmp_path / "p/lost.png").symlink_to(tmp_path / "gone.png")
+    status, out, err = detect(capsys, tmp_path / "p", "--json")
+    assert status == 0 and len(strict(out)["images"]) == 3 and "left out of" in err and "1 link(s) that lead nowhere" in err and "lost.png" in err
     for wrong in ("nowhere.png", "p/*.gif", "p/[z].png"):
         status, out, err = detect(capsys, tmp_path / wrong, "--json")
         assert status == 2 and wrong in err and out == ""

@@ -47,7 +47,7 @@ def expand_pattern(pattern: str) -> list:
 
 
 def find_pictures(given: list) -> list:
-    "The pictures and videos that files, folders and patterns mean, each once, in order; videos in a folder are not meant, and are counted. UsageError for one that means none."
+    "The pictures and videos that files, folders and patterns mean, each once, in order; videos in a folder are not meant, and are counted, as are links that lead nowhere. UsageError for one that means none."
     found = []
     for name in map(str, given):
         for path in map(Path, [name] if os.path.lexists(name) else expand_pattern(name)):
@@ -59,6 +59,7 @@ def find_pictures(given: list) -> list:
             said = f'{len(videos)} video{"s" * (len(videos) != 1)}, {visible(videos[0])} first: give videos by their names, or a pattern such as "{visible(videos[0].parent / "*")}{videos[0].suffix}"' if videos else ""
             if not pictures and name == str(path): raise UsageError(f"{name}: no pictures in this folder" + (f", but {said}" if videos else f" ({', '.join(sorted(PICTURE_ENDINGS))})"))
             if videos: print_note(f"note: left out of {visible(path)}: {said}")
+            if links := visible_files(path, PICTURE_ENDINGS, deep=True, lost=True): print_note(f"note: left out of {visible(path)}: {len(links)} link(s) that lead nowhere, {visible(links[0])} first")
             found += pictures
         if not os.path.lexists(name) and not expand_pattern(name): raise UsageError(f"{name}: no such file, and no file fits it as a pattern: check the path")
     if not found: raise UsageError(f"{', '.join(map(str, given))}: no pictures among these files ({', '.join(sorted(PICTURE_ENDINGS))})")

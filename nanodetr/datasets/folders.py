@@ -377,13 +377,15 @@ def open_dataset(spec: str | Path = "shapes", split: str = "train", size: int = 
     write: Pascal VOC, COCO, YOLO and their relatives. options: val_share, parts, backgrounds and allow_outside, as `read_folder`
     has them; seed also decides how val_share divides.
     Labels count in the order of train's classes in every split. COCO's crowd boxes are left out of the items of split "train".
-    Warns of what is left out. Raises DataError for a folder of no known layout, a split that is not there, and for whatever
+    Warns of what is left out. Raises DataError for size or n with a folder, a folder of no known layout, a split that is not there, and for whatever
     `check_dataset` calls an error in it.
     """
     if str(spec) in SHAPES:
         kind = drawn_kind(spec)
         return kind(split, kind.side if size is None else size, n, seed, SHAPES[str(spec)], transforms)
     if not str(spec).strip(): refuse_file("open_dataset", "the name of the data set is empty", "give shapes, or a folder")
+    for name, value in (("size", size), ("n", n)):
+        if value is not None and Path(spec).is_dir(): refuse_file(spec, f"{name}={value} is for drawn sets, and in a folder all pictures count, in their own sizes", f"leave {name} out")
     if (share := options.get("val_share")) is not None and not 0 < share < 1: refuse_file(f"val_share {share}", "is no share between 0 and 1", "choose one, as in 0.2")
     folder = read_folder(spec, [split], seed=seed, **options)
     folder.findings.refuse()

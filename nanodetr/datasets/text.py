@@ -194,15 +194,15 @@ def copies(paths) -> dict:
         groups = [part for group in groups for part in _alike(group, key)]
     return {path: group[0] for group in groups for path in group}
 
-def visible_files(folder: str | Path, endings: set = None, deep: bool = False) -> list:
+def visible_files(folder: str | Path, endings: set = None, deep: bool = False, lost: bool = False) -> list:
     """The files of a folder in order of their names, without hidden ones.
 
-    endings: only these, in lower case with their dot; deep: those in folders below, too. Raises DataError for a folder that cannot be read.
+    endings: only these, in lower case with their dot; deep: those in folders below, too; lost: the links that lead nowhere, instead. Raises DataError for a folder that cannot be read.
     """
     def refuse(error):
         if not isinstance(error, FileNotFoundError): refuse_file(error.filename, f"cannot be read ({one_line(error.strerror)})", "check the folder's rights")
     found = [place / name for place, names in walk_visible(folder, refuse, 99 if deep else 0) for name in names if endings is None or Path(name).suffix.lower() in endings]
-    return sorted((path for path in found if path.is_file()), key=lambda path: (name_key(path), str(path)))
+    return sorted((path for path in found if (path.is_symlink() and not path.exists() if lost else path.is_file())), key=lambda path: (name_key(path), str(path)))
 
 # %% ../../nbs/datasets/text.ipynb #7fc435bc
 WORDS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test", "testing": "test", "trainval": "trainval"}
