@@ -675,10 +675,12 @@ def startup(settings: Settings) -> list:
     with tempfile.TemporaryDirectory() as before, tempfile.TemporaryDirectory() as folder:  # run in the second, which is empty: Python looks there first
         made, missing = gather({BEFORE: lambda: older_library(before)})
         places = {"ours": here} | made
+        # Python keeps what it has compiled, as after an installation; a machine that forbids that would measure the compiler
+        usual = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
-        def importing(place): return run_python("-c", "import nanodetr.model; print(nanodetr.model.DETR.__name__)", cwd=folder, env=os.environ | {"PYTHONPATH": place})
+        def importing(place): return run_python("-c", "import nanodetr.model; print(nanodetr.model.DETR.__name__)", cwd=folder, env=usual | {"PYTHONPATH": place})
 
-        def helping(place): return run_python("-m", "nanodetr", "--help", cwd=folder, env=os.environ | {"PYTHONPATH": place}).split()[:2]
+        def helping(place): return run_python("-m", "nanodetr", "--help", cwd=folder, env=usual | {"PYTHONPATH": place}).split()[:2]
         rows = []
         for work, run in (("import nanodetr.model", importing), ("nanodetr --help", helping)):
             sides = {(who, "fp32"): partial(run, place) for who, place in places.items()}
