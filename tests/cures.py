@@ -33,9 +33,9 @@ CURES = {
     "proposals + conditional + denoising": dict(queries="proposals", cross_attention="conditional", denoising=3),
     "proposals + conditional + denoising + groups": dict(queries="proposals", cross_attention="conditional", denoising=3, groups=2),
     "proposals + quality": dict(queries="proposals", scores="quality"),
+    "proposals + deformable": dict(queries="proposals", cross_attention="deformable"),
+    "proposals + deformable + denoising": dict(queries="proposals", cross_attention="deformable", denoising=3),
 }
-ALONE = list(CURES)[:11]
-LINE = ["plain", "anchors", "DAB", "proposals + conditional", "proposals + conditional + denoising", "proposals + conditional + denoising + groups"]
 
 
 def run(name: str, minutes: float, seed: int, level: str, split: str, images: int, steps: int = None, lr: float = None) -> dict:

@@ -189,3 +189,9 @@ def test_the_whole_rehearsal(tmp_path):
     assert [s["step"] for s in steps] == ["prepare", "tests", "row-criterion", "row-transformer", "pretrain", "photos"] and not any(s["exit"] for s in steps)
     assert json.loads((tmp_path / "benchmark.json").read_text())["rows"] and json.loads((tmp_path / "photos.json").read_text())["trainings"]
     assert "skipped=\"0\"" in (tmp_path / "tests.xml").read_text() and (tmp_path / "syncs.json").exists()
+
+
+def test_the_parallel_pages_step_is_the_measured_one():
+    rows = json.loads((Path(__file__).parent / "gpu/h100.json").read_text())["rows"]
+    step = next(r["ours"] for r in rows if (r["name"], r["peer"], r["arithmetic"]) == ("step", "official", "compiled / bf16"))
+    assert f"speed = 2 / {step}" in (Path(__file__).parents[1] / "nbs/runs/parallel.ipynb").read_text()

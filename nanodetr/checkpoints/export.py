@@ -241,7 +241,7 @@ class OnnxDETR(nn.Module):
 
     source: the path of an .onnx file, or its bytes. device: cpu or cuda; None takes CUDA where this onnxruntime has it.
     config: that of the model. forward: images (B,3,H,W) RGB in 0..1, mask (B,H,W) or None -> DETROutput on the CPU, with earlier layers
-    and attention if they were exported. Raises CheckpointError for a file that is damaged or that is something else.
+    and attention if they were exported (not for a padded batch, unless the file takes a mask: then each picture runs alone). Raises CheckpointError for a file that is damaged or that is something else.
     """
     detect, resize = DETR.detect, DETR.resize
 
