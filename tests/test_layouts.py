@@ -22,6 +22,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from nanodetr.checkpoints.config import DETRConfig
 from nanodetr.cli import main
+from nanodetr.commands.detect import find_pictures
 from nanodetr.commands.train import prepare_data
 from nanodetr.data import CocoDataset, VOCDataset, check_dataset, open_dataset
 from nanodetr.datasets import layouts
@@ -327,6 +328,15 @@ def none_left():
     return data
 
 
+def dangling(root, *names):
+    "Put links that lead nowhere in place of files or folders, as a disk that is not mounted leaves them."
+    for path in (root / name for name in names):
+        if path.is_dir(): shutil.rmtree(path)
+        path.unlink(missing_ok=True)
+        path.symlink_to("/nowhere/" + path.name)
+    return root
+
+
 # name: (how to draw it, what check and train say: None when it is accepted without a word, "warning: ..." when with one, else the refusal)
 CASES = {
     "01 a root category of another name": (TOOLS["Roboflow COCO"][0], None),
@@ -437,8 +447,54 @@ CASES = {
     "no label files": (lambda r: shutil.rmtree(yolo(r) / "labels") or r, "none of the 2 pictures of train has a label file"),
     "no names of classes": (lambda r: yolo(r, "images", "labels", None, splits=("t",)), "no names of the classes"),
     "a yaml that says two things": (lambda r: yolo(r, yaml="train: images/train\nval: images/val\nnc: 3\nnames: [cup, spoon]\n"), "says nc: 3 and names 2 classes"),
+    "a link in place of a label file": (lambda r: dangling(yolo(r), "labels/train/train0.txt"), "labels/train/train0.txt: is a link that leads nowhere; fetch what it points to, or remove the link"),
+    "a link in place of label files beside pictures": (lambda r: dangling(with_text(yolo(r, "{split}", "{split}", None), "classes.txt", "cup\nspoon"), "train/train0.txt"), "train/train0.txt: is a link that leads nowhere"),
+    "a link in place of a folder of labels": (lambda r: dangling(yolo(r), "labels/train"), "labels/train: is a link that leads nowhere"),
+    "a link in place of an XML file": (lambda r: dangling(voc(r), "Annotations/a.xml"), "Annotations/a.xml: is a link that leads nowhere"),
+    "a link in place of an XML file beside pictures": (lambda r: dangling(flat(r / "train").parent and flat(r / "val").parent, "train/a.xml"), "train/a.xml: is a link that leads nowhere"),
+    "a link in place of a JSON file": (lambda r: dangling(coco_set(r), "annotations/instances_train.json"), "instances_train.json: is a link that leads nowhere"),
+    "a link in place of a list": (lambda r: dangling(voc(r), "ImageSets/Main/val.txt"), "val.txt: is a link that leads nowhere"),
+    "a link in place of the classes": (lambda r: dangling(voc(r), "classes.txt"), "classes.txt: is a link that leads nowhere"),
+    "a link in place of a picture in VOC": (lambda r: dangling(voc(r), "JPEGImages/a.jpg"), "a.xml: no picture a.* of this annotation"),
+    "a link in place of a picture in COCO": (lambda r: dangling(coco_set(r), "images/t0.jpg"), "images/t0.jpg: is a link that leads nowhere"),
+    "a link in place of a picture in YOLO": (lambda r: dangling(yolo(r), "images/train/train0.jpg"), "warning: 1 link(s) to pictures lead nowhere, images/train/train0.jpg first, and are left out; fetch what they point to"),
+    "links to more pictures in VOC": (lambda r: dangling(voc(r), "JPEGImages/x.jpg", "JPEGImages/y.jpg"), "warning: 2 link(s) to pictures lead nowhere, JPEGImages/x.jpg first"),
+    "links to more pictures in COCO": (lambda r: dangling(coco_set(r), "images/x.jpg"), "warning: 1 link(s) to pictures lead nowhere, images/x.jpg first"),
+    "links to more pictures in YOLO": (lambda r: dangling(with_text(yolo(r, "{split}", "{split}", None), "classes.txt", "cup\nspoon"), "train/x.jpg"), "warning: 1 link(s) to pictures lead nowhere, train/x.jpg first"),
+    "all pictures are links": (lambda r: dangling(with_text(yolo(r, "{split}", "{split}", None), "classes.txt", "cup\nspoon"), *(f"{split}/{split}{k}.jpg" for split in ("train", "val") for k in (0, 1))), "has no pictures, but 4 link(s) that lead nowhere, train/train0.jpg first"),
+    "a README that is a link": (lambda r: dangling(voc(r), "README", "notes.txt"), None),
     "nothing to train on": (lambda r: one_json(r, "annotations/instances_val.json", "images"), "has no pictures to train on"),
 }
+
+
+def test_links_where_a_part_is_kept_for_validation(tmp_path):
+    "Neither backgrounds nor a missing val: what is annotated elsewhere is asked for. Lists of darknet, too."
+    for root, options in ((dangling(coco_set(tmp_path / "coco"), "annotations/instances_val.json"), {}), (dangling(voc(tmp_path / "voc", lists=False), "Annotations/a.xml"), {"backgrounds": True})):
+        assert "is a link that leads nowhere" in stage_of_train(root, val_share=0.5, **options)
+    root = with_text(yolo(tmp_path / "darknet", "data", "data", None), "classes.txt", "cup\nspoon")
+    for split in ("train", "val"): put(root / f"{split}.txt", f"data/{split}0.jpg\ndata/{split}1.jpg\n")
+    assert check_dataset(root).ok
+    dangling(root, "train.txt")
+    assert "train.txt: is a link that leads nowhere" in open_refusal_of(root)
+    root = dangling(coco_set(tmp_path / "more"), "images/x.jpg")
+    assert stage_of_train(root, backgrounds=True) == "" and "1 link(s) to pictures lead nowhere" in str(check_dataset(root, backgrounds=True))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without named pipes")
+def test_a_pipe_is_no_file(tmp_path):
+    "None is read, which would never end: pictures and lists as if they were not there, labels and what is named by others by name."
+    def piped(root, name):
+        (root / name).unlink(missing_ok=True)
+        os.mkfifo(root / name)
+        return root
+    assert len(open_sets(piped(yolo(tmp_path / "1"), "images/train/f.png")).splits["train"]) == 2
+    assert len(open_sets(piped(voc(tmp_path / "2"), "JPEGImages/f.jpg")).splits["train"]) == 2
+    assert check_dataset(piped(coco_set(tmp_path / "3"), "more.json"), backgrounds=True).ok
+    assert "labels/train/train0.txt: is a pipe or a device, and no file; put the file itself there" in open_refusal(piped(yolo(tmp_path / "4"), "labels/train/train0.txt"))
+    assert "images/t0.jpg: cannot be read as a picture (it is a pipe or a device)" in open_refusal(piped(coco_set(tmp_path / "5"), "images/t0.jpg"))
+    assert "instances_train.json: is a pipe or a device" in open_refusal(piped(coco_set(tmp_path / "6"), "annotations/instances_train.json"))
+    assert "data.yaml: is a pipe or a device" in open_refusal_of(piped(yolo(tmp_path / "7"), "data.yaml"))
+    assert find_pictures([piped(flat(tmp_path / "8"), "f.png")]) == [tmp_path / f"8/{name}.jpg" for name in "abcd"]
 
 
 def two_years(root):

@@ -25,7 +25,7 @@ from .photos import PhotoDataset
 from .records import Findings, Record, photo_of, check_records
 from .shapes import ShapesDataset
 from .splits import share_out
-from .text import name_key, one_line, path_inside, refuse_file, split_word
+from .text import NOWHERE, name_key, one_line, path_inside, refuse_file, split_word
 from .voc import declared_classes, listed_names, read_parts, voc_classes, voc_records
 from .wild import WildDataset
 from .yolo import label_file, note_lost_labels, other_format, path_ends, yolo_records
@@ -243,6 +243,7 @@ def without_empty_val(found: Found, findings: Findings, options: dict) -> Found:
     "The same without its val, if that has no picture; the reason is noted."
     said = Findings()
     if "val" not in found.splits or READERS[found.kind](found, ["val"], said, options)[0]["val"]: return found
+    if NOWHERE[0] in [one.what for one in said]: return found
     for one in said.of("error")[:1]: findings.warning(one.file, f"{one.what}: val counts as none")
     return found._replace(splits={split: part for split, part in found.splits.items() if split != "val"})
 
