@@ -316,6 +316,12 @@ def slip_of_many():
     return data
 
 
+def slip_of_a_pixel():
+    data = coco(["t0.jpg", "t1.jpg"])
+    data["annotations"][0]["bbox"] = [9, 9, 0.4, 0.4]
+    return data
+
+
 def signs(root):
     percent(root)
     for k, name in enumerate("abcdefgh"): put(root / f"Annotations/{name}.xml", xml(size=(640, 480), box=(5, 5, 25, 25), extra="<object><name>cup</name><bndbox><xmin>70</xmin><ymin>70</ymin><xmax>90</xmax><ymax>90</ymax></bndbox></object>"))
@@ -463,6 +469,13 @@ CASES = {
     "links to more pictures in YOLO": (lambda r: dangling(with_text(yolo(r, "{split}", "{split}", None), "classes.txt", "cup\nspoon"), "train/x.jpg"), "warning: 1 link(s) to pictures lead nowhere, train/x.jpg first"),
     "all pictures are links": (lambda r: dangling(with_text(yolo(r, "{split}", "{split}", None), "classes.txt", "cup\nspoon"), *(f"{split}/{split}{k}.jpg" for split in ("train", "val") for k in (0, 1))), "has no pictures, but 4 link(s) that lead nowhere, train/train0.jpg first"),
     "a README that is a link": (lambda r: dangling(voc(r), "README", "notes.txt"), None),
+    "YOLO boxes that were divided twice": (lambda r: yolo(r, row="{k} 0.006 0.008 0.004 0.005\n"), "train: 2 of 2 box(es) are smaller than a pixel; check the export"),
+    "VOC boxes smaller than a pixel": (lambda r: voc(r, box=(20.1, 10.1, 20.9, 10.2)), "train: 2 of 2 box(es) are smaller than a pixel"),
+    "COCO boxes smaller than a pixel": (lambda r: coco_set(r, coco(["t0.jpg", "t1.jpg"], box=(16, 12, 0.01, 0.01))), "train: 2 of 2 box(es) are smaller than a pixel"),
+    "VOC boxes of a pixel": (lambda r: voc(r, box=(20, 10, 20, 10)), None),
+    "boxes thinner than a pixel": (lambda r: yolo(r, row="{k} 0.375 0.375 0.25 0.001\n"), None),
+    "a box smaller than a pixel among others": (lambda r: coco_set(r, slip_of_a_pixel()), None),
+    "pictures that a VOC box leaves by a pixel": (lambda r: voc(r, "abcde", "de", ("cup",), box=(1, 1, 65, 49)), "warning: train: 3 of 3 boxes leave their picture on one side (right, bottom): an offset"),
     "nothing to train on": (lambda r: one_json(r, "annotations/instances_val.json", "images"), "has no pictures to train on"),
 }
 
@@ -1250,6 +1263,21 @@ def test_a_name_of_many_spaces_takes_no_time():
     began, name = time.perf_counter(), "a" + " " * 40_000 + "b"
     assert clean_name(name) == name and time.perf_counter() - began < 3  # it was 9 s, or a few ms
     assert clean_name(" a \n\t b\0 \0c ") == "a b c"
+
+
+def test_pictures_that_came_after_the_division(tmp_path):
+    "Annotated ones are in neither list, which is said; those without annotation, and one split alone, are as they were."
+    root = voc(tmp_path, "abcdef", lists=False)
+    folder = open_sets(root, val_share=0.3)
+    parts = {split: folder.names(split) for split in ("train", "val")}
+    with_picture(root, "JPEGImages/lonely.jpg")
+    assert "in neither list" not in str(open_sets(root, parts=parts).findings)
+    voc(root, "mn", lists=False)
+    folder = open_sets(root, parts=parts)
+    assert [str(one) for one in folder.findings.of("warning") if "list" in one.what] == [
+        f"{root}: 2 annotated picture(s) are in neither list of the run, JPEGImages/m.jpg first, and are left out; to learn from them, divide anew: begin a new run"]
+    assert {split: folder.names(split) for split in parts} == parts
+    assert "in neither list" not in str(read_folder(root, ["val"], parts={"val": parts["val"]}).findings)
 
 
 def test_a_division_that_fails_says_so_once(tmp_path):

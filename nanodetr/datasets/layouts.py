@@ -390,8 +390,8 @@ def recognise(root: str | Path, findings: Findings = None, **options) -> tuple:
     Raises DataError when there is no such folder, or when it has none of the LAYOUTS: then it lists what was found and expected.
     """
     root = Path(root)
-    if root.is_file(): refuse_file(root, "is a file, where a folder is wanted", "give the folder of the data set; unpack an archive")
-    if not root.is_dir(): refuse_file(root, "no such folder", "check the path, or give shapes, shapes-hard or shapes-wild")
+    if os.path.isfile(root): refuse_file(root, "is a file, where a folder is wanted", "give the folder of the data set; unpack an archive")
+    if not os.path.isdir(root): refuse_file(root, "no such folder", "check the path, or give shapes, shapes-hard or shapes-wild")
     tree, findings = Tree(root), Findings() if findings is None else findings
     for error in tree.unreadable: findings.warning(error.filename, f"this folder cannot be read ({one_line(error.strerror)}), and counts as empty", "check its rights")
     note_lost(tree, findings)
