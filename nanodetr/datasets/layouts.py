@@ -44,7 +44,8 @@ class Tree:
     @cached_property
     def lost(self) -> list:
         "The links to pictures that lead nowhere."
-        return [name for name in self.files if is_picture(name) and leads_nowhere(self.path(name))]
+        there = set(self.pictures)
+        return [name for name in self.files if name not in there and is_picture(name) and leads_nowhere(self.path(name))]
 
     def path(self, name: str) -> Path:
         "Its path on disk."
