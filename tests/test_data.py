@@ -725,9 +725,37 @@ def test_the_door(voc, tmp_path):
     for given in ({"n": 5}, {"size": 64}):
         with pytest.raises(DataError, match=f"{next(iter(given))}=.* is for drawn sets"): open_dataset(voc, "val", **given)
     (tmp_path / "other").mkdir()
+    for name in ("y" * 300, "y" * 5000, "a\0b"):
+        for call in (open_dataset, check_dataset):
+            with pytest.raises(DataError, match="no such folder"): call(name)
     for call in (open_dataset, check_dataset):
         with pytest.raises(DataError, match="no such folder"): call(tmp_path / "nowhere")
         with pytest.raises(DataError, match=r"not a data set of a known layout \(found nothing\); known are Pascal VOC: .*COCO: .*YOLO"): call(tmp_path / "other")
+
+
+@pytest.mark.parametrize("option, value, words", [("val_share", ".25", "is no share between 0 and 1"), ("val_share", "a", "is no share"), ("val_share", float("nan"), "is no share"), ("seed", "x", "is no whole number from 0"),
+                                                  ("seed", 1.5, "is no whole number"), ("seed", -1, "is no whole number"), ("backgrounds", "no", "is neither True nor False"), ("allow_outside", 7, "is neither True nor False")])
+def test_options_that_make_no_sense(option, value, words, voc):
+    for call in (lambda **given: open_dataset(voc, "val", **given), lambda **given: check_dataset(voc, **given)):
+        with pytest.raises(DataError, match=words) as error: call(**{option: value})
+        assert "\n" not in str(error.value) and f"{option} {value!r}: " in str(error.value)
+
+
+def test_options_of_the_other_kind_of_set(voc):
+    for given in ({"val_share": 0.3}, {"backgrounds": True}, {"foo": 3}):
+        with pytest.raises(DataError, match=f"shapes: {next(iter(given))} counts for folders alone; leave"): open_dataset("shapes", **given)
+    for kind in ("shapes", "shapes-wild"):
+        for given in ({"n": "3"}, {"size": "64"}, {"seed": "a"}, {"n": 1.5}):
+            with pytest.raises(DataError, match=f"shapes: {next(iter(given))} is .*, not a whole number"): open_dataset(kind, **given)
+    assert len(open_dataset("shapes", n=np.int64(3), seed=np.int64(1))) == 3
+    for spec in ("shapes", voc):
+        with pytest.raises(DataError, match=r"\['train'\] is no name of a split"): open_dataset(spec, ["train"])
+
+
+def test_splits_that_a_division_does_not_make(voc):
+    for path in (voc / "ImageSets/Main").iterdir(): path.unlink()
+    for split in ("valid", "validation", "Train"):
+        with pytest.raises(DataError, match=f"no annotations of split '{split}'; there are train, val"): open_dataset(voc, split, val_share=0.5)
 
 
 def test_faults_of_boxes():

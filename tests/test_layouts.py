@@ -22,6 +22,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from nanodetr.checkpoints.config import DETRConfig
 from nanodetr.cli import main
+from nanodetr.commands.detect import find_pictures
 from nanodetr.commands.train import prepare_data
 from nanodetr.data import CocoDataset, VOCDataset, check_dataset, open_dataset
 from nanodetr.datasets import layouts
@@ -315,6 +316,12 @@ def slip_of_many():
     return data
 
 
+def slip_of_a_pixel():
+    data = coco(["t0.jpg", "t1.jpg"])
+    data["annotations"][0]["bbox"] = [9, 9, 0.4, 0.4]
+    return data
+
+
 def signs(root):
     percent(root)
     for k, name in enumerate("abcdefgh"): put(root / f"Annotations/{name}.xml", xml(size=(640, 480), box=(5, 5, 25, 25), extra="<object><name>cup</name><bndbox><xmin>70</xmin><ymin>70</ymin><xmax>90</xmax><ymax>90</ymax></bndbox></object>"))
@@ -325,6 +332,15 @@ def none_left():
     data = coco(["t0.jpg", "t1.jpg"])
     data["annotations"][0]["bbox"], data["annotations"][1]["iscrowd"] = [9, 9, 0, 5], 1
     return data
+
+
+def dangling(root, *names):
+    "Put links that lead nowhere in place of files or folders, as a disk that is not mounted leaves them."
+    for path in (root / name for name in names):
+        if path.is_dir(): shutil.rmtree(path)
+        path.unlink(missing_ok=True)
+        path.symlink_to("/nowhere/" + path.name)
+    return root
 
 
 # name: (how to draw it, what check and train say: None when it is accepted without a word, "warning: ..." when with one, else the refusal)
@@ -437,8 +453,61 @@ CASES = {
     "no label files": (lambda r: shutil.rmtree(yolo(r) / "labels") or r, "none of the 2 pictures of train has a label file"),
     "no names of classes": (lambda r: yolo(r, "images", "labels", None, splits=("t",)), "no names of the classes"),
     "a yaml that says two things": (lambda r: yolo(r, yaml="train: images/train\nval: images/val\nnc: 3\nnames: [cup, spoon]\n"), "says nc: 3 and names 2 classes"),
+    "a link in place of a label file": (lambda r: dangling(yolo(r), "labels/train/train0.txt"), "labels/train/train0.txt: is a link that leads nowhere; fetch what it points to, or remove the link"),
+    "a link in place of label files beside pictures": (lambda r: dangling(with_text(yolo(r, "{split}", "{split}", None), "classes.txt", "cup\nspoon"), "train/train0.txt"), "train/train0.txt: is a link that leads nowhere"),
+    "a link in place of a folder of labels": (lambda r: dangling(yolo(r), "labels/train"), "labels/train: is a link that leads nowhere"),
+    "a link in place of an XML file": (lambda r: dangling(voc(r), "Annotations/a.xml"), "Annotations/a.xml: is a link that leads nowhere"),
+    "a link in place of an XML file beside pictures": (lambda r: dangling(flat(r / "train").parent and flat(r / "val").parent, "train/a.xml"), "train/a.xml: is a link that leads nowhere"),
+    "a link in place of a JSON file": (lambda r: dangling(coco_set(r), "annotations/instances_train.json"), "instances_train.json: is a link that leads nowhere"),
+    "a link in place of a list": (lambda r: dangling(voc(r), "ImageSets/Main/val.txt"), "val.txt: is a link that leads nowhere"),
+    "a link in place of the classes": (lambda r: dangling(voc(r), "classes.txt"), "classes.txt: is a link that leads nowhere"),
+    "a link in place of a picture in VOC": (lambda r: dangling(voc(r), "JPEGImages/a.jpg"), "a.xml: no picture a.* of this annotation"),
+    "a link in place of a picture in COCO": (lambda r: dangling(coco_set(r), "images/t0.jpg"), "images/t0.jpg: is a link that leads nowhere"),
+    "a link in place of a picture in YOLO": (lambda r: dangling(yolo(r), "images/train/train0.jpg"), "warning: 1 link(s) to pictures lead nowhere, images/train/train0.jpg first, and are left out; fetch what they point to"),
+    "links to more pictures in VOC": (lambda r: dangling(voc(r), "JPEGImages/x.jpg", "JPEGImages/y.jpg"), "warning: 2 link(s) to pictures lead nowhere, JPEGImages/x.jpg first"),
+    "links to more pictures in COCO": (lambda r: dangling(coco_set(r), "images/x.jpg"), "warning: 1 link(s) to pictures lead nowhere, images/x.jpg first"),
+    "links to more pictures in YOLO": (lambda r: dangling(with_text(yolo(r, "{split}", "{split}", None), "classes.txt", "cup\nspoon"), "train/x.jpg"), "warning: 1 link(s) to pictures lead nowhere, train/x.jpg first"),
+    "all pictures are links": (lambda r: dangling(with_text(yolo(r, "{split}", "{split}", None), "classes.txt", "cup\nspoon"), *(f"{split}/{split}{k}.jpg" for split in ("train", "val") for k in (0, 1))), "has no pictures, but 4 link(s) that lead nowhere, train/train0.jpg first"),
+    "a README that is a link": (lambda r: dangling(voc(r), "README", "notes.txt"), None),
+    "YOLO boxes that were divided twice": (lambda r: yolo(r, row="{k} 0.006 0.008 0.004 0.005\n"), "train: 2 of 2 box(es) are smaller than a pixel; check the export"),
+    "VOC boxes smaller than a pixel": (lambda r: voc(r, box=(20.1, 10.1, 20.9, 10.2)), "train: 2 of 2 box(es) are smaller than a pixel"),
+    "COCO boxes smaller than a pixel": (lambda r: coco_set(r, coco(["t0.jpg", "t1.jpg"], box=(16, 12, 0.01, 0.01))), "train: 2 of 2 box(es) are smaller than a pixel"),
+    "VOC boxes of a pixel": (lambda r: voc(r, box=(20, 10, 20, 10)), None),
+    "boxes thinner than a pixel": (lambda r: yolo(r, row="{k} 0.375 0.375 0.25 0.001\n"), None),
+    "a box smaller than a pixel among others": (lambda r: coco_set(r, slip_of_a_pixel()), None),
+    "pictures that a VOC box leaves by a pixel": (lambda r: voc(r, "abcde", "de", ("cup",), box=(1, 1, 65, 49)), "warning: train: 3 of 3 boxes leave their picture on one side (right, bottom): an offset"),
     "nothing to train on": (lambda r: one_json(r, "annotations/instances_val.json", "images"), "has no pictures to train on"),
 }
+
+
+def test_links_where_a_part_is_kept_for_validation(tmp_path):
+    "Neither backgrounds nor a missing val: what is annotated elsewhere is asked for. Lists of darknet, too."
+    for root, options in ((dangling(coco_set(tmp_path / "coco"), "annotations/instances_val.json"), {}), (dangling(voc(tmp_path / "voc", lists=False), "Annotations/a.xml"), {"backgrounds": True})):
+        assert "is a link that leads nowhere" in stage_of_train(root, val_share=0.5, **options)
+    root = with_text(yolo(tmp_path / "darknet", "data", "data", None), "classes.txt", "cup\nspoon")
+    for split in ("train", "val"): put(root / f"{split}.txt", f"data/{split}0.jpg\ndata/{split}1.jpg\n")
+    assert check_dataset(root).ok
+    dangling(root, "train.txt")
+    assert "train.txt: is a link that leads nowhere" in open_refusal_of(root)
+    root = dangling(coco_set(tmp_path / "more"), "images/x.jpg")
+    assert stage_of_train(root, backgrounds=True) == "" and "1 link(s) to pictures lead nowhere" in str(check_dataset(root, backgrounds=True))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without named pipes")
+def test_a_pipe_is_no_file(tmp_path):
+    "None is read, which would never end: pictures and lists as if they were not there, labels and what is named by others by name."
+    def piped(root, name):
+        (root / name).unlink(missing_ok=True)
+        os.mkfifo(root / name)
+        return root
+    assert len(open_sets(piped(yolo(tmp_path / "1"), "images/train/f.png")).splits["train"]) == 2
+    assert len(open_sets(piped(voc(tmp_path / "2"), "JPEGImages/f.jpg")).splits["train"]) == 2
+    assert check_dataset(piped(coco_set(tmp_path / "3"), "more.json"), backgrounds=True).ok
+    assert "labels/train/train0.txt: is a pipe or a device, and no file; put the file itself there" in open_refusal(piped(yolo(tmp_path / "4"), "labels/train/train0.txt"))
+    assert "images/t0.jpg: cannot be read as a picture (it is a pipe or a device)" in open_refusal(piped(coco_set(tmp_path / "5"), "images/t0.jpg"))
+    assert "instances_train.json: is a pipe or a device" in open_refusal(piped(coco_set(tmp_path / "6"), "annotations/instances_train.json"))
+    assert "data.yaml: is a pipe or a device" in open_refusal_of(piped(yolo(tmp_path / "7"), "data.yaml"))
+    assert find_pictures([piped(flat(tmp_path / "8"), "f.png")]) == [tmp_path / f"8/{name}.jpg" for name in "abcd"]
 
 
 def two_years(root):
@@ -1194,6 +1263,21 @@ def test_a_name_of_many_spaces_takes_no_time():
     began, name = time.perf_counter(), "a" + " " * 40_000 + "b"
     assert clean_name(name) == name and time.perf_counter() - began < 3  # it was 9 s, or a few ms
     assert clean_name(" a \n\t b\0 \0c ") == "a b c"
+
+
+def test_pictures_that_came_after_the_division(tmp_path):
+    "Annotated ones are in neither list, which is said; those without annotation, and one split alone, are as they were."
+    root = voc(tmp_path, "abcdef", lists=False)
+    folder = open_sets(root, val_share=0.3)
+    parts = {split: folder.names(split) for split in ("train", "val")}
+    with_picture(root, "JPEGImages/lonely.jpg")
+    assert "in neither list" not in str(open_sets(root, parts=parts).findings)
+    voc(root, "mn", lists=False)
+    folder = open_sets(root, parts=parts)
+    assert [str(one) for one in folder.findings.of("warning") if "list" in one.what] == [
+        f"{root}: 2 annotated picture(s) are in neither list of the run, JPEGImages/m.jpg first, and are left out; to learn from them, divide anew: begin a new run"]
+    assert {split: folder.names(split) for split in parts} == parts
+    assert "in neither list" not in str(read_folder(root, ["val"], parts={"val": parts["val"]}).findings)
 
 
 def test_a_division_that_fails_says_so_once(tmp_path):

@@ -5,15 +5,16 @@
 # %% auto #0
 __all__ = ['READERS', 'SHAPES', 'read_voc_kind', 'coco_finder', 'one_file', 'read_coco_kind', 'all_listed', 'more_pictures',
            'read_yolo_kind', 'training_split', 'divide_training_split', 'restore_division', 'picture_name', 'Folder',
-           'read_folder', 'without_empty_val', 'count_all', 'refuse_split', 'check_all_records', 'record_key',
-           'read_rest', 'note_others', 'note_unlisted', 'note_unread', 'judge_folder', 'judge_splits', 'drawn_kind',
-           'open_sets', 'open_dataset']
+           'read_folder', 'check_reading', 'without_empty_val', 'count_all', 'refuse_split', 'check_all_records',
+           'record_key', 'read_rest', 'note_others', 'note_unlisted', 'note_unread', 'judge_folder', 'judge_splits',
+           'drawn_kind', 'open_sets', 'open_dataset']
 
 # %% ../../nbs/datasets/folders.ipynb #ade00005
 import os
 import re
 from collections import Counter
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from pathlib import Path, PurePosixPath
 
 from torch.utils.data import Dataset
@@ -25,7 +26,7 @@ from .photos import PhotoDataset
 from .records import Findings, Record, photo_of, check_records
 from .shapes import ShapesDataset
 from .splits import share_out
-from .text import name_key, one_line, path_inside, refuse_file, split_word
+from .text import NOWHERE, name_key, one_line, path_inside, refuse_file, split_word
 from .voc import declared_classes, listed_names, read_parts, voc_classes, voc_records
 from .wild import WildDataset
 from .yolo import label_file, note_lost_labels, other_format, path_ends, yolo_records
@@ -168,6 +169,9 @@ def restore_division(splits: dict, root: Path, parts: dict, findings: Findings) 
         lost = [name for name in names if name not in there]
         if lost: findings.error(root, f"{len(lost)} of the {len(names)} pictures of the run's {split} are not there, {lost[0]} first", "put them back, or divide anew")
         splits[split] = [there[name] for name in names if name in there]
+    known = {name for names in parts.values() for name in names}
+    others = [name for name, record in there.items() if record.source != record.picture and name not in known]
+    if others and {"train", "val"} <= set(parts): findings.warning(root, f"{len(others)} annotated picture(s) are in neither list of the run, {others[0]} first, and are left out", "to learn from them, divide anew: begin a new run")
 
 
 def picture_name(root: Path, record) -> str:
@@ -212,6 +216,7 @@ def read_folder(root: str | Path, splits: list = None, decode: bool = False, res
     count as pictures without objects; allow_outside: files outside of the folder may be read. Raises DataError when there is no
     such folder, it has none of the LAYOUTS, or not the splits.
     """
+    check_reading(val_share, seed, backgrounds=backgrounds, allow_outside=allow_outside)
     root, findings = Path(root), Findings()
     options, divided = {"backgrounds": backgrounds, "allow_outside": allow_outside}, bool(parts) or val_share is not None
     layout, found = recognise(root, findings, allow_outside=allow_outside, divided=divided)
@@ -239,10 +244,19 @@ def read_folder(root: str | Path, splits: list = None, decode: bool = False, res
     return folder
 
 
+def check_reading(val_share, seed, **flags) -> None:
+    "DataError for the first option of `read_folder` that makes no sense."
+    if val_share is not None and not (isinstance(val_share, Real) and 0 < val_share < 1): refuse_file(f"val_share {val_share!r:.60}", "is no share between 0 and 1", "choose one, as in 0.2")
+    if not isinstance(seed, Integral) or seed < 0: refuse_file(f"seed {seed!r:.60}", "is no whole number from 0", "choose one, as in 0")
+    for name, value in flags.items():
+        if value not in (True, False, None): refuse_file(f"{name} {value!r:.60}", "is neither True nor False", "choose one of them")
+
+
 def without_empty_val(found: Found, findings: Findings, options: dict) -> Found:
     "The same without its val, if that has no picture; the reason is noted."
     said = Findings()
     if "val" not in found.splits or READERS[found.kind](found, ["val"], said, options)[0]["val"]: return found
+    if NOWHERE[0] in [one.what for one in said]: return found
     for one in said.of("error")[:1]: findings.warning(one.file, f"{one.what}: val counts as none")
     return found._replace(splits={split: part for split, part in found.splits.items() if split != "val"})
 
@@ -377,17 +391,19 @@ def open_dataset(spec: str | Path = "shapes", split: str = "train", size: int = 
     write: Pascal VOC, COCO, YOLO and their relatives. options: val_share, parts, backgrounds and allow_outside, as `read_folder`
     has them; seed also decides how val_share divides.
     Labels count in the order of train's classes in every split. COCO's crowd boxes are left out of the items of split "train".
-    Warns of what is left out. Raises DataError for size or n with a folder, a folder of no known layout, a split that is not there, and for whatever
+    Warns of what is left out. Raises DataError for these options with a drawn set, for size or n with a folder, a folder of no known layout, a split that is not there, and for whatever
     `check_dataset` calls an error in it.
     """
+    if not isinstance(split, str): refuse_file(spec, f"{split!r:.60} is no name of a split", "give train, val or test")
     if str(spec) in SHAPES:
+        for name in options: refuse_file(spec, f"{name} counts for folders alone", f"leave {name} out")
         kind = drawn_kind(spec)
         return kind(split, kind.side if size is None else size, n, seed, SHAPES[str(spec)], transforms)
     if not str(spec).strip(): refuse_file("open_dataset", "the name of the data set is empty", "give shapes, or a folder")
     for name, value in (("size", size), ("n", n)):
-        if value is not None and Path(spec).is_dir(): refuse_file(spec, f"{name}={value} is for drawn sets, and in a folder all pictures count, in their own sizes", f"leave {name} out")
-    if (share := options.get("val_share")) is not None and not 0 < share < 1: refuse_file(f"val_share {share}", "is no share between 0 and 1", "choose one, as in 0.2")
+        if value is not None and os.path.isdir(spec): refuse_file(spec, f"{name}={value} is for drawn sets, and in a folder all pictures count, in their own sizes", f"leave {name} out")
     folder = read_folder(spec, [split], seed=seed, **options)
     folder.findings.refuse()
+    if split not in folder.splits: refuse_split(folder.root, split, list(folder.splits))
     folder.findings.warn(folder.root)
     return folder.dataset(split, transforms)

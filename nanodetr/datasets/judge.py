@@ -57,6 +57,8 @@ def format_fault(kind: str, records: list, tally: dict) -> tuple:
         return says + "COCO has x, y, width, height", "subtract: width = x1 - x0, height = y1 - y0"
     if far > 1 and many(far, count) and not cut_out(out, far, count): return f"{far} of {count} box(es) lie mostly outside their picture", "check the export: the boxes may belong to pictures of another size, or be in another format"
     if flat > 1 and 5 * flat >= count: return f"{flat} of {count} box(es) have no area", "check the export: corners may be swapped, or width and height stand where a corner is meant"
+    tiny = sum(0 < max(x1 - x0, y1 - y0) - (kind == "voc") < 1 for _, (x0, y0, x1, y1), _ in boxes)  # VOC's count the last pixel, too
+    if tiny > 1 and 10 * tiny >= 9 * count: return f"{tiny} of {count} box(es) are smaller than a pixel", "check the export: they may have been divided by the pictures' width and height twice, or be in another unit"
 
 
 def count_boxes(records: list) -> int:
@@ -93,10 +95,9 @@ def judge_boxes(kind: str, where, splits: dict, tally: dict, findings: Findings)
 def judge_sides(where, split: str, records: list, tally: dict, findings: Findings) -> None:
     "Note when most boxes of a split leave their pictures on the same side."
     count = count_boxes(records)
-    for side in ("left", "top", "right", "bottom"):
-        out = len(tally.get(side, []))
-        if out >= 3 and 2 * out > count:
-            findings.warning(where, f"{split}: {out} of {count} boxes leave their picture on one side ({side}): an offset, or another size of picture?", "look at some with `nanodetr check --html`")
+    out = {side: len(tally.get(side, [])) for side in ("left", "top", "right", "bottom")}
+    sides = [side for side in out if out[side] >= 3 and 2 * out[side] > count]
+    if sides: findings.warning(where, f"{split}: {out[sides[0]]} of {count} boxes leave their picture on one side ({', '.join(sides)}): an offset, or another size of picture?", "look at some with `nanodetr check --html`")
 
 # %% ../../nbs/datasets/judge.ipynb #5f8ea01a
 UNLISTED = "in no list"  # the pictures of a VOC folder that none of its lists names

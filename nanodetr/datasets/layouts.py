@@ -7,7 +7,7 @@ __all__ = ['USUAL_WORDS', 'COCO_KEYS', 'NAMES_FILES', 'LAYOUTS', 'OTHER_FORMATS'
            'find_voc', 'by_split_names', 'name_without_homes', 'find_xml_beside', 'coco_rank', 'told_split',
            'looks_coco', 'find_coco', 'coco_names', 'looks_like_json', 'names_files', 'read_class_names', 'go_together',
            'class_names', 'find_data_yaml', 'picture_lists', 'find_yolo_labels', 'Layout', 'other_tool',
-           'what_is_there', 'search', 'recognise']
+           'what_is_there', 'note_lost', 'search', 'recognise']
 
 # %% ../../nbs/datasets/layouts.ipynb #8eff90f8
 import os
@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from .coco import read_coco
 from .records import Findings
-from .text import HOMES, WORDS, is_picture, name_key, name_words, one_line, read_text, refuse_file, split_word, text_lines, walk_visible
+from .text import HOMES, NOWHERE, WORDS, is_picture, leads_nowhere, name_key, name_words, one_line, read_text, refuse_file, split_word, text_lines, walk_visible
 from .voc import VOCFolder, listed_names, subfolder, voc_parts
 from .yolo import YoloSet, label_file, path_ends, read_data_yaml, read_yaml, yolo_classes, yolo_pictures
 from ..errors import DataError
@@ -39,7 +39,13 @@ class Tree:
     @cached_property
     def pictures(self) -> list:
         "The picture files."
-        return [name for name in self.files if is_picture(name)]
+        return [name for name in self.files if is_picture(name) and os.path.isfile(self.path(name))]
+
+    @cached_property
+    def lost(self) -> list:
+        "The links to pictures that lead nowhere."
+        there = set(self.pictures)
+        return [name for name in self.files if name not in there and is_picture(name) and leads_nowhere(self.path(name))]
 
     def path(self, name: str) -> Path:
         "Its path on disk."
@@ -276,7 +282,7 @@ def find_data_yaml(tree: Tree, findings: Findings, options: dict) -> Found:
 def picture_lists(tree: Tree) -> dict:
     "{split: its list of pictures} as darknet has them: train.txt, val.txt and the like in the folder or one below, and what an obj.data names; empty without a list to train on."
     lines = lambda name: Findings().reading(text_lines, tree.path(name)) or [""]
-    every = [(WORDS[stem], name) for name in tree.ending(".txt") if name.count("/") < 2 and (stem := PurePosixPath(name).stem.lower()) in WORDS and is_picture(lines(name)[0])]
+    every = [(WORDS[stem], name) for name in tree.ending(".txt") if name.count("/") < 2 and (stem := PurePosixPath(name).stem.lower()) in WORDS and (is_picture(lines(name)[0]) or leads_nowhere(tree.path(name)))]
     told = {}  # an obj.data says which list counts
     for said in (re.fullmatch(r"(train|valid)\s*=\s*(.+)", line) for name in tree.ending(".data") for line in lines(name)):
         there = next((end for end in path_ends(said[2]) if end in tree.files), None) if said else None
@@ -338,6 +344,7 @@ OTHER_FORMATS = {".xml": {"CVAT's own XML": r"<annotations>"},
 
 def other_tool(path: Path) -> str:
     "What a file of annotations is whose format is not read; empty for all others."
+    if not path.is_file(): return ""
     try:
         with open(path, "rb") as file: start = file.read(65536).decode("utf-8", "replace")
     except OSError: return ""
@@ -351,6 +358,13 @@ def what_is_there(tree: Tree) -> str:
     kinds = Counter(PurePosixPath(name).suffix.lower() or "without ending" for name in tree.files)
     folders = sorted({name.partition("/")[0] + "/" for name in tree.files if "/" in name})
     return ", ".join([f"{count} {kind}" for kind, count in kinds.most_common(5)] + folders[:5] + ["..."] * (len(folders) > 5))
+
+
+def note_lost(tree: Tree, findings: Findings) -> None:
+    "Name the links that lead nowhere: those to folders of the set are errors, those to pictures are left out. Those to annotations are named when they are read."
+    for name in tree.files:
+        if "." not in PurePosixPath(name).name and {"labels", *HOMES} & set(name.lower().split("/")) and leads_nowhere(tree.path(name)): findings.error(tree.path(name), *NOWHERE)
+    if tree.lost: findings.warning(tree.root, f"{len(tree.lost)} link(s) to pictures lead nowhere, {one_line(tree.lost[0])} first, and are left out", "fetch what they point to, or remove the links")
 
 
 def search(tree: Tree, findings: Findings, options: dict) -> tuple:
@@ -377,12 +391,15 @@ def recognise(root: str | Path, findings: Findings = None, **options) -> tuple:
     Raises DataError when there is no such folder, or when it has none of the LAYOUTS: then it lists what was found and expected.
     """
     root = Path(root)
-    if root.is_file(): refuse_file(root, "is a file, where a folder is wanted", "give the folder of the data set; unpack an archive")
-    if not root.is_dir(): refuse_file(root, "no such folder", "check the path, or give shapes, shapes-hard or shapes-wild")
+    if os.path.isfile(root): refuse_file(root, "is a file, where a folder is wanted", "give the folder of the data set; unpack an archive")
+    if not os.path.isdir(root): refuse_file(root, "no such folder", "check the path, or give shapes, shapes-hard or shapes-wild")
     tree, findings = Tree(root), Findings() if findings is None else findings
     for error in tree.unreadable: findings.warning(error.filename, f"this folder cannot be read ({one_line(error.strerror)}), and counts as empty", "check its rights")
+    note_lost(tree, findings)
     layout, found = search(tree, findings, options)
     if layout: return layout, found
+    findings.refuse()
+    if tree.lost and not tree.pictures: refuse_file(root, f"has no pictures, but {len(tree.lost)} link(s) that lead nowhere, {one_line(tree.lost[0])} first", "fetch what they point to")
     if tree.unreadable: refuse_file(tree.unreadable[0].filename, f"cannot be read ({one_line(tree.unreadable[0].strerror)})", "check the folder's rights")
     if any(label_file(tree.path(name), root, True) for name in tree.pictures[:20]): refuse_file(root, "holds pictures, and their labels/ lies beside it", "give the folder above both")
     for name in sorted(tree.ending(*OTHER_FORMATS), key=lambda name: (name.count("/"), name))[:50]:

@@ -10,6 +10,7 @@ __all__ = ['MAX_PIXELS', 'TURNS', 'SLACK', 'PER_OBJECT', 'full_scale', 'deep_to_
            'PhotoDataset']
 
 # %% ../../nbs/datasets/photos.ipynb #adb00005
+import errno
 import math
 import os
 import threading
@@ -24,7 +25,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..boxes import xyxy_to_cxcywh
-from .text import one_line, read_file_bytes, refuse_file
+from .text import NOWHERE, is_stream, leads_nowhere, one_line, read_file_bytes, refuse_file
 from ..errors import DataError
 
 # %% ../../nbs/datasets/photos.ipynb #e3412fe6
@@ -60,6 +61,7 @@ warnings.filterwarnings("ignore", "(Possibly )?corrupt EXIF|Metadata Warning|Tag
 
 def open_picture(path: str | Path) -> Image.Image:
     "A picture file as PIL opens it: its header is read, its pixels are not. Any size. Raises what PIL raises."
+    if isinstance(path, (str, Path)) and is_stream(path): raise OSError(errno.EINVAL, "it is a pipe or a device")
     with _OPENING:
         kept, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try: picture = Image.open(path)
@@ -113,7 +115,7 @@ def read_start(path: Path) -> bytes:
 
 def refuse_picture(path: str | Path, error: Exception):
     "Raise a DataError for a picture file that cannot be opened or decoded."
-    if isinstance(error, FileNotFoundError): refuse_file(path, "no such picture", "restore it, or take it out of the annotations")
+    if isinstance(error, FileNotFoundError): refuse_file(path, *NOWHERE) if leads_nowhere(path) else refuse_file(path, "no such picture", "restore it, or take it out of the annotations")
     reason, remedy = why_unreadable(path, error)
     refuse_file(path, f"cannot be read as a picture ({reason})", remedy)
 

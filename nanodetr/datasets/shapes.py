@@ -10,6 +10,7 @@ __all__ = ['SHAPE_INSIDE', 'LEVELS', 'SPLITS', 'Stream', 'random_turn', 'turned_
 
 # %% ../../nbs/datasets/shapes.ipynb #ada00005
 import math
+from numbers import Integral
 from types import SimpleNamespace
 
 import numpy as np
@@ -278,8 +279,10 @@ SPLITS = {"train": 6000, "val": 500, "test": 500}
 # %% ../../nbs/datasets/shapes.ipynb #ada00011
 def check_shapes_settings(split: str, level: str, size: int, n: int, seed: int, levels: dict = LEVELS) -> None:
     "Raise a DataError that names the first impossible setting."
-    if split not in SPLITS: raise DataError(f"shapes: unknown split {split!r}; use one of {', '.join(SPLITS)}")
-    if level not in levels: raise DataError(f"shapes: unknown level {level!r}; use one of {', '.join(levels)}")
+    for name, value in (("size", size), ("n", n), ("seed", seed)):
+        if not isinstance(value, Integral): raise DataError(f"shapes: {name} is {value!r:.60}, not a whole number; write one, as in 64")
+    if split not in list(SPLITS): raise DataError(f"shapes: unknown split {split!r}; use one of {', '.join(SPLITS)}")
+    if level not in list(levels): raise DataError(f"shapes: unknown level {level!r}; use one of {', '.join(levels)}")
     if size < 32: raise DataError(f"shapes: size {size} is too small; use 32 pixels or more")
     if n < 1: raise DataError(f"shapes: n = {n} leaves no pictures; use 1 or more")
     if seed < 0: raise DataError(f"shapes: seed {seed} is negative; use 0 or more")
@@ -297,7 +300,7 @@ class DrawnShapes(Dataset):
 
     def __init__(self, split: str = "train", size: int = 64, n: int = None, seed: int = 0, level: str = "easy",
                  transforms=None):
-        n = self.splits.get(split, 1) if n is None else n
+        n = self.splits.get(str(split), 1) if n is None else n
         check_shapes_settings(split, level, size, n, seed, self.levels)
         self.split, self.size, self.n, self.seed, self.level, self.transforms = split, size, n, seed, level, transforms
         self.classes = list(self.levels[level]["classes"])

@@ -112,10 +112,10 @@ def voc_folder(root: str | Path, year: str = "2012") -> Path:
     refuse_file(root, f"no Annotations/ here or in VOCdevkit/VOC{year}/", "give a folder with Annotations/ and JPEGImages/")
 
 # %% ../../nbs/datasets/voc.ipynb #5dd13f33
-def by_name(folder: Path, fits) -> dict:
-    "{name below the folder, without ending: [files]} of the visible files in it for which fits(path) is true."
+def by_name(folder: Path, fits, lost: bool = False) -> dict:
+    "{name below the folder, without ending: [files]} of the visible files in it for which fits(path) is true. lost: as `visible_files` has it."
     found = defaultdict(list)
-    for path in visible_files(folder, deep=True) if folder else []:
+    for path in visible_files(folder, deep=True, lost=lost) if folder else []:
         if fits(path): found[name_key(path.relative_to(folder).with_suffix(""))].append(path)
     return dict(found)
 
@@ -140,7 +140,7 @@ def voc_parts(folder: Path) -> VOCFolder:
     annotations = subfolder(folder, "Annotations")
     pictures = subfolder(folder, "JPEGImages", "images", "img", "imgs", "pictures", "data")
     found = by_name(pictures or annotations, is_picture) or by_name(folder, is_picture)
-    return VOCFolder(folder, by_name(annotations, is_xml), found, list_files(folder))
+    return VOCFolder(folder, by_name(annotations, is_xml, None), found, list_files(folder))  # None: reading a link that leads nowhere says so
 
 # %% ../../nbs/datasets/voc.ipynb #8fee9551
 def list_files(folder: Path) -> dict:
@@ -148,7 +148,7 @@ def list_files(folder: Path) -> dict:
     `train` where there is no train.txt; a list `default` (CVAT's) is one of all pictures, and called `all`."""
     sets = subfolder(folder, "ImageSets")
     place = sets and (subfolder(sets, "Main") or sets)
-    files = visible_files(place, {".txt"}) if place else []
+    files = visible_files(place, {".txt"}, lost=None) if place else []
     whole = {path.stem.lower() if path.stem.lower() in SPLIT_WORDS else path.stem: [path] for path in files}
     parts = defaultdict(list)
     for path in files:
@@ -248,8 +248,8 @@ def note_backgrounds(bare: list, where: Path, wanted: bool, findings: Findings, 
 # %% ../../nbs/datasets/voc.ipynb #f4aa4009
 def declared_classes(folder: Path) -> list:
     "The classes that classes.txt or CVAT's labelmap.txt lists; None when neither is there."
-    if (folder / "classes.txt").is_file(): return list(dict.fromkeys(map(clean_name, text_lines(folder / "classes.txt"))))
-    if not (folder / "labelmap.txt").is_file(): return None
+    if os.path.lexists(folder / "classes.txt"): return list(dict.fromkeys(map(clean_name, text_lines(folder / "classes.txt"))))
+    if not os.path.lexists(folder / "labelmap.txt"): return None
     rows = [line.partition(":")[0].strip() for line in text_lines(folder / "labelmap.txt") if not line.startswith("#")]
     return [clean_name(name) for name in dict.fromkeys(rows) if name and name != "background"] or None
 

@@ -223,7 +223,7 @@ def listed_picture(line: str, base: Path, place: Path, allow_outside: bool) -> P
 
 
 def label_file(picture: Path, root: Path, allow_outside: bool = False) -> Path:
-    """The label file of a picture: in labels/ where the picture is in images/, or beside it, in capitals or not; None when there is none.
+    """The label file of a picture: in labels/ where the picture is in images/, or beside it, in capitals or not; None when there is none. A link that leads nowhere is one, and reading it says so.
 
     Unless allow_outside, only an images/ below `root` counts: what stands beside the data set is none of it.
     """
@@ -232,7 +232,7 @@ def label_file(picture: Path, root: Path, allow_outside: bool = False) -> Path:
     last = max((k for k, part in enumerate(parts[:-1]) if part.lower() == "images" and k >= above), default=None)
     homes = [] if last is None else [Path(*parts[:last], name, *parts[last + 1:]).with_suffix("") for name in ("labels", "Labels", "LABELS")]
     places = (home.with_name(home.name + ending) for home in [*homes, plain] for ending in (".txt", ".TXT"))
-    return next((path for path in places if path.is_file()), None)
+    return next((path for path in places if os.path.lexists(path)), None)
 
 # %% ../../nbs/datasets/yolo.ipynb #1b393049
 def other_format(pictures: list, root: Path, findings: Findings, allow_outside: bool = False) -> set:
@@ -240,7 +240,7 @@ def other_format(pictures: list, root: Path, findings: Findings, allow_outside: 
     found = {}
     for picture in pictures:
         beside = picture.with_suffix(".xml")
-        labels = label_file(picture, root, allow_outside) or (beside if beside.is_file() else None)
+        labels = label_file(picture, root, allow_outside) or (beside if os.path.lexists(beside) else None)
         if labels: found[picture] = labels
     first = next(iter(found.values()), None)
     if found: findings.warning(first, f"{len(found)} picture(s) have an annotation in another format, this one first: they are left out", "save all annotations in one format, or move these files away")
