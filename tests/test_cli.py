@@ -498,6 +498,26 @@ def test_an_empty_name_is_refused(words, capsys):
 def test_a_flag_that_would_count_for_nothing_is_refused(words, says, capsys): assert says in failure(capsys, *words.split())
 
 
+@pytest.mark.parametrize("words, says", [
+    ("train --data a --data b --val-share .25", "--data is there twice: give one of them; see nanodetr train --help"),
+    ("evaluate m --data a --data=b", "--data is there twice"), ("detect m p --coco 1.json --coc 2.json", "--coco is there twice"),
+    ("train --epochs 1 --epochs 2", "--epochs is there twice"), ("train --data a b", "b: a data set goes behind --data, one at a time, as in --data b"),
+    ("train d", "as in --data d; see nanodetr train --help"), ("check a b", "nanodetr check takes one FOLDER at a time; see nanodetr check --help"),
+    ("export m a.onnx --device cpu", "unrecognized arguments: --device cpu; see nanodetr export --help"), ("--foo train", "arguments: --foo; see nanodetr --help")])
+def test_what_a_command_cannot_place_is_told_with_its_own_help(words, says, capsys):
+    with pytest.raises(SystemExit) as stop: main(words.split())
+    said = capsys.readouterr().err
+    assert stop.value.code == 2 and said.count("\n") == 1 and says in said
+
+
+def test_options_that_may_repeat_do():
+    from nanodetr.cli import parser
+
+    args = parser().parse_args(["train", "--set", "lr=.1", "--set", "ema=.9", "--quiet", "--quiet"])
+    assert args.set == ["lr=.1", "ema=.9"] and not hasattr(args, "given")
+    assert parser().parse_args(["train", "--data", "a"]).data == parser().parse_args(["train", "--data", "a"]).data  # nothing is remembered
+
+
 def test_a_place_that_takes_nothing_is_named(tmp_path, capsys, monkeypatch):
     "The file that was asked for, and not the one that is written beside it; and no advice about space where there is enough."
     from nanodetr.commands.outputs import write_new
