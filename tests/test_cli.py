@@ -451,7 +451,8 @@ def test_a_head_that_was_made_otherwise_is_not_taken_for_the_one_asked_for(words
     if words is not None: (tmp_path / "made.json").write_text(json.dumps(made))
     monkeypatch.setattr(pretrain, "pretrain_model", lambda args: SimpleNamespace(config=SimpleNamespace(image_size=args.size)))
     monkeypatch.setattr(heads, "head_key", lambda model: ""), monkeypatch.setattr(heads, "head_folder", lambda key: tmp_path)
-    status = main([str(word) for word in ("pretrain", "--backbone-weights", "x", "--images", 16, "--size", 64, "--epochs", 1, *(words or ()))])
+    usual = {"--backbone-weights": "x", "--images": 16, "--size": 64, "--epochs": 1, **dict(zip(*[iter(words or ())] * 2))}
+    status = main(["pretrain", *(str(word) for pair in usual.items() for word in pair)])
     out, err = capsys.readouterr()
     assert (status, "there" in out) == ((2, False) if says else (0, True)) and says in err
 

@@ -28,7 +28,7 @@ from torch import nn
 
 from ..errors import CheckpointError, ConfigError, UsageError
 from ..checkpoints.config import MODEL_PRESETS, DETRConfig
-from .photos import division_lists, division_of, open_both, read_names, reading, run_data, run_file, write_division
+from .photos import division_lists, division_of, learned_pictures, open_both, picture_paths, read_names, reading, run_data, run_file, same_pictures, write_division
 from ..checkpoints.files import MANIFEST, check_manifest, load_model_weights, other_files, read_json_object, run_weights, shipped_models, write_atomically
 from ..datasets.folders import SHAPES, drawn_kind
 from ..datasets.text import DRAWN_BY
@@ -500,18 +500,15 @@ def train_with(args, group) -> int:
 
 def warn_of_seen(weights: str, spec: str, train_data, val_data) -> None:
     "Say when pictures of `spec` to validate on are among those that a divided run, whose weights are taken, was trained on."
-    folder = run_file(weights).parent
+    folder, paths = run_file(weights).parent, picture_paths(val_data)
     if not run_file(weights).is_file() or not (folder / "train.txt").is_file(): return
     try:
-        saved = read_json(run_file(weights))
-        learned, old, names = read_names(folder / "train.txt"), Path(run_data(saved, folder) or ""), division_of(val_data) or []
-        known = {*learned, *(read_names(folder / "val.txt") if (folder / "val.txt").is_file() else ())}
+        saved, seen = read_json(run_file(weights)), same_pictures(paths, learned_pictures(folder, spec))
+        known = {name for split in ("train", "val") if (folder / f"{split}.txt").is_file() for name in read_names(folder / f"{split}.txt")}
     except CheckpointError as error: return print(f"warning {error}", file=sys.stderr, flush=True)
-    sizes = lambda name: {os.path.getsize(root / name) for root in (old, Path(spec)) if os.path.isfile(root / name)}
-    seen = [name for name in names if name in set(learned) and len(sizes(name)) < 2]  # others are only called so
     if not seen: return
-    grown = known != {*names, *(division_of(train_data) or ())}
-    print(f"warning {len(seen)} of {len(names)} pictures to validate on are among those that {folder} was trained on, and AP will be too high: " +
+    grown = known != {*(division_of(val_data) or ()), *(division_of(train_data) or ())}
+    print(f"warning {len(seen)} of {len(paths)} pictures to validate on are among those that {folder} was trained on, and AP will be too high: " +
           (f"the set is another one now; make a val split of its own, without those in {folder / 'train.txt'}" if grown else
            f"divide as it did, --val-share {saved.get('val_share')} --seed {saved.get('seed') or 0}"), file=sys.stderr, flush=True)
 
