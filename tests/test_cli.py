@@ -212,8 +212,8 @@ def test_cached_features_and_resume(voc, small_resnet, tmp_path, capsys, after):
 
 def test_flags_of_fine_tuning_that_do_not_fit(voc, small_resnet, run_folder, tmp_path, capsys):
     train = ["train", "--data", voc, "--epochs", 1, "--quiet", "--out", tmp_path / "run"]
-    assert "--weights" in failure(capsys, *train, "--cache", 2)
-    assert "--weights" in failure(capsys, *train, "--freeze-backbone")
+    assert "--weights" in failure(capsys, *train, "--from-scratch", "--cache", 2)
+    assert "--weights" in failure(capsys, *train, "--from-scratch", "--freeze-backbone")
     assert "--backbone-weights" in failure(capsys, *train, "--weights", small_resnet, "--backbone-weights", "r18.pth")
     assert "--cache N" in failure(capsys, *train, "--weights", small_resnet, "--cache-after", "layer3")
     assert "1 or more" in failure(capsys, *train, "--weights", small_resnet, "--cache", 0)
@@ -497,6 +497,33 @@ def test_an_empty_name_is_refused(words, capsys):
     ("evaluate --detections d.json --annotations a.json --last --split test", "without --split, --last: leave them out"),
     ("evaluate --detections d.json --annotations a.json --data photos", "without --data: leave it out")])
 def test_a_flag_that_would_count_for_nothing_is_refused(words, says, capsys): assert says in failure(capsys, *words.split())
+
+
+@pytest.mark.parametrize("words", [["--freeze-backbone"], ["--cache", 1]])
+def test_a_frozen_backbone_is_that_of_the_usual_start(voc, words, capsys):
+    "A folder begins from nano-start, and its backbone has learned: freezing it needs no --weights."
+    assert main([str(word) for word in ("train", "--data", voc, *words, "--dry-run")]) == 0
+    said = re.search(r"start   from nano-start(?s:.*): ([\d,]+) parameters, ([\d,]+) of them trained", capsys.readouterr().out)
+    assert said and said[1] != said[2]
+
+
+def test_nothing_is_announced_before_a_refusal(voc, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    one = tmp_path / "one"
+    shutil.copytree(voc, one, ignore=shutil.ignore_patterns("ImageSets", *(f"p{k}.*" for k in range(1, 8))))
+    for words in (["--data", "shape"], ["--data", one, "--val-share", ".5"], ["--data", voc, "--num-queries", 1, "--preset", "nano", "--snapshots", 10**9], ["--data", voc, "--device", "cuda:99"]):
+        assert main([str(word) for word in ("train", *words)]) == 2 and capsys.readouterr().out == ""
+    (tmp_path / "runs").write_text("")
+    assert main(["train", "--data", str(voc)]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.endswith("runs is no folder: choose an --out where you may write\n")
+
+
+@pytest.mark.parametrize("words", ["detect nano-shapes {voc} --coco {long}.json", "detect nano-shapes {voc} --out {long}", "evaluate nano-shapes --plots new/{long}.png",
+                                   "check {voc} --html {long}.html", "export nano-shapes {long}.onnx", "convert nano-shapes {long}", "train --out {long}"])
+def test_a_name_that_is_too_long_is_found_before_the_work(words, voc, capsys, monkeypatch):
+    monkeypatch.setattr(DETR, "__init__", lambda *_, **more: pytest.fail("the work has begun"))
+    assert "File name too long" in failure(capsys, *words.format(voc=voc, long="h" * 300).split())
 
 
 @pytest.mark.parametrize("words, says", [

@@ -7,6 +7,7 @@ __all__ = ['OTHER_WORDS', 'TAKEN', 'print_note', 'in_words_of', 'claim_file', 'w
            'refuse_existing', 'FreshNames']
 
 # %% ../../nbs/commands/outputs.ipynb #c714c586
+import errno
 import os
 import re
 import sys
@@ -73,12 +74,16 @@ def write_new(path, write, what: str = "the result") -> Path:
     return path
 
 
-def refuse_place(path) -> None:
-    "Raises UsageError when nothing can be made at `path` (or in the folder that it is): it lies below a file, or in a folder without rights."
+def refuse_place(path, remedy: str = "choose another place") -> None:
+    "Raises UsageError when nothing can be made at `path` (or in the folder that it is): it lies below a file, in a folder without rights, or its name is too long."
     path = Path(path).absolute()
     last = next(place for place in (path, *path.parents) if os.path.lexists(place))
-    if not last.is_dir(): raise UsageError(f"{last} is no folder: choose another place")
-    if not os.access(last, os.W_OK): raise UsageError(f"{last}: you may not write there: choose another place")
+    if not last.is_dir(): raise UsageError(f"{last} is no folder: {remedy}")
+    if not os.access(last, os.W_OK): raise UsageError(f"{last}: you may not write there: {remedy}")
+    for name in path.relative_to(last).parts:
+        try: os.lstat(last / name)
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG: raise UsageError(f"{path}: {error.strerror}: choose a shorter name") from None
 
 
 def refuse_existing(path, what: str) -> None:
