@@ -546,6 +546,22 @@ def test_options_that_may_repeat_do():
     assert parser().parse_args(["train", "--data", "a"]).data == parser().parse_args(["train", "--data", "a"]).data  # nothing is remembered
 
 
+def test_a_snapshot_is_used_as_it_lies(voc, tmp_path, capsys):
+    "Its configuration, its data and what it has learned are those of the run above it."
+    run, snapshot = tmp_path / "run", tmp_path / "run/snapshots/epoch-0001.safetensors"
+    assert main([str(word) for word in ("train", "--data", voc, "--epochs", 1, "--snapshots", 1, "--quiet", "--out", run)]) == 0
+    assert main(["evaluate", str(snapshot), "--json", "--draws", "0", "--quiet"]) == 0 and '"images": 2' in capsys.readouterr().out
+    assert main(["evaluate", str(snapshot), "--split", "train", "--draws", "0", "--quiet"]) == 0 and f"6 of 6 pictures are among those that {run} was trained on" in capsys.readouterr().err
+    state, last = DETR.from_pretrained(snapshot).state_dict(), load_file(run / "model.safetensors")
+    assert all(torch.equal(state[name], value.half().float() if value.is_floating_point() else value) for name, value in last.items())
+    assert main(["train", "--data", str(voc), "--weights", str(snapshot), "--dry-run"]) == 0
+    lone = tmp_path / "snapshots"  # a run's folder of that name, and one that has lost its run
+    shutil.move(run, lone)
+    assert main(["evaluate", str(lone / "best.safetensors"), "--json", "--draws", "0", "--quiet"]) == 0
+    (lone / "config.json").unlink()
+    assert f"{lone / 'config.json'}: no such file" in failure(capsys, "detect", lone / "snapshots/epoch-0001.safetensors", next((voc / "JPEGImages").iterdir()))
+
+
 def test_a_place_that_takes_nothing_is_named(tmp_path, capsys, monkeypatch):
     "The file that was asked for, and not the one that is written beside it; and no advice about space where there is enough."
     from nanodetr.commands.outputs import write_new

@@ -84,8 +84,10 @@ def write_division(run: Path, lists: dict) -> None:
 
 def run_file(model) -> Path:
     "run.json of the run whose folder, or a file in it, a model is. The name of a model of the library or of the hub is no path, and has none."
+    from nanodetr.checkpoints.files import home_of
+
     path = Path(model)
-    return path / "run.json" if path.is_dir() or not path.exists() else (path.parents[1] if path.parent.name == "snapshots" else path.parent) / "run.json"
+    return (path if path.is_dir() or not path.exists() else home_of(path)) / "run.json"
 
 
 def run_data(saved: dict, run: Path):
