@@ -287,6 +287,14 @@ def test_convert_and_use(small_resnet, voc, tmp_path, capsys):
     assert main(["detect", str(folders["official"]), photo, "--out", str(tmp_path / "drawn")]) == 0
     assert Image.open(tmp_path / "drawn/p6.png").size == (90, 60)
     assert "nowhere" in failure(capsys, "convert", tmp_path / "nowhere", tmp_path / "out")
+    for name in ("hf", "back"):
+        weights = tmp_path / name / "model.safetensors"
+        data = bytearray(weights.read_bytes())
+        data[len(data) // 2] ^= 64
+        weights.write_bytes(data)
+        assert f"{weights} is damaged: its bytes are not those that were saved" in failure(capsys, "detect", tmp_path / name, photo)
+        (tmp_path / name / "manifest.json").unlink()  # of an older version
+        assert DETR.from_pretrained(tmp_path / name)
 
 
 def test_evaluate_where_the_model_knows_more(voc, tmp_path, capsys):
