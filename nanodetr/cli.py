@@ -83,7 +83,7 @@ def convert_command(args) -> int:
 
     refuse_no_model(args.source)
     folder = Path(args.folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())): raise UsageError(f"{folder} exists and is not an empty folder: choose a new one")
+    if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())): raise UsageError(f"{folder} exists and is not an empty folder: choose a new one")
     convert(args.source, args.folder, args.layout)
     print(f"written in the {args.layout} layout: {args.folder}")
     return 0

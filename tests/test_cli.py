@@ -495,7 +495,7 @@ def test_a_training_that_still_reads_is_interrupted(number, voc, tmp_path):
     assert done.returncode == 130 and done.stderr.endswith("nanodetr: interrupted\n") and not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("words", ["--data=", "--plots= ", "--detections=", "--annotations="])
+@pytest.mark.parametrize("words", ["--data=", "--split=", "--plots= ", "--detections=", "--annotations="])
 def test_an_empty_name_is_refused(words, capsys):
     assert main(["evaluate", "nano-shapes", words]) == 2 and f"{words.partition('=')[0]} is empty" in capsys.readouterr().err
 
@@ -578,6 +578,11 @@ def test_a_place_that_takes_nothing_is_named(tmp_path, capsys, monkeypatch):
     Path("a.onnx").write_bytes(b"")
     said = failure(capsys, "convert", "nano-shapes", "a.onnx/x")
     assert "a.onnx/x: could not be saved (" in said and "free some space" not in said
+    Path("link").symlink_to("nowhere")
+    assert "link exists and is not an empty folder: choose a new one" in failure(capsys, "convert", "nano-shapes", "link") and not Path("nowhere").exists()
+    Path("found.json").write_text('{"images": []}'), Path("truth.json").write_text('{"images": [], "annotations": [], "categories": []}')
+    assert "is not a list of detections; a COCO results file is wanted, as nanodetr detect --coco writes it" in failure(capsys, "evaluate", "--detections", "found.json", "--annotations", "truth.json")
+    Path("found.json").unlink()
     Path("photos").mkdir(), Image.new("RGB", (8, 8)).save("photos/1.png")
     assert "photos holds no model" in failure(capsys, "convert", "photos", "out")
     monkeypatch.setattr(os, "open", lambda path, *_: (_ for _ in ()).throw(PermissionError(13, "Permission denied", str(path))))

@@ -84,7 +84,8 @@ def test_drawings_are_not_looked_at_again(tmp_path, capsys, monkeypatch):
     scene(tmp_path / "1.png"), monkeypatch.chdir(tmp_path)
     for k in range(2): assert detect(capsys, ".")[0] == 0
     assert sorted(os.listdir("detections")) == ["1-2.png", "1.png"]
-    assert detect(capsys, "detections")[0] == 2 and detect(capsys, "detections/1.png")[0] == 0
+    status, _, said = detect(capsys, "detections")
+    assert status == 2 and "no pictures in this folder but 2 drawing(s) of nanodetr detect, which are passed over" in said and detect(capsys, "detections/1.png")[0] == 0
 
 
 def test_namesakes_get_names_of_their_own(tmp_path, capsys):
@@ -384,7 +385,10 @@ def test_videos_in_a_folder_and_further_frames_are_told(tmp_path, capsys):
     for name in ("mix/c.mp4", "only/d.mov"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
+    status, _, err = detect(capsys, tmp_path / "mix", "--json", "--every", 3)
+    assert "note: --every 3 is for the frames of videos" in err
     status, _, err = detect(capsys, tmp_path / "mix", "--json")
+    assert "--every" not in err
     assert status == 0 and "1 video, " in err and "mix/*.mp4" in err and "a.gif holds 3 pictures" in err and "a.gif.png holds" not in err
     status, _, err = detect(capsys, tmp_path / "only")
     assert status == 2 and "no pictures in this folder, but 1 video" in err and len(err.splitlines()) == 1

@@ -971,6 +971,12 @@ def test_a_read_only_disk(small_disk, capsys):
     assert main(["train", "--overfit", "4", "--epochs", "1", "--out", str(small_disk / "run")]) == 2
     said = capsys.readouterr().err
     assert "you may not write in" in said and len(said.strip().splitlines()) == 1
+    subprocess.run(["mount", "-o", "remount,rw", small_disk], check=True)
+    assert main(["train", "--overfit", "4", "--epochs", "1", "--quiet", "--out", str(small_disk / "run")]) == 0
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    capsys.readouterr()
+    assert main(["train", "--resume", "--out", str(small_disk / "run")]) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"nanodetr: error: {small_disk / 'run/run.lock'}: Read-only file system: ")
 
 
 def test_under_the_c_locale(voc):

@@ -16,6 +16,7 @@ import os
 import pickle
 import re
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -67,7 +68,8 @@ def write_together(files: dict) -> None:
         note_sums(beside)
         for path, new in beside.items(): os.replace(new, path)
     finally:
-        for new in beside.values(): new.unlink(missing_ok=True)
+        for new in beside.values():
+            with suppress(OSError): new.unlink(missing_ok=True)  # on a disk that is read-only, that fails too
 
 # %% ../../nbs/checkpoints/files.ipynb #d8a417f1
 def write_atomically(path: Path, write) -> None:

@@ -180,7 +180,7 @@ def evaluate_command(args) -> int:
     "Print the scores of a model, or of a COCO results file."
     from nanodetr.evaluation import load_coco_results, predict
 
-    for name in ("data", "plots", "detections", "annotations"):
+    for name in ("data", "split", "plots", "detections", "annotations"):
         if getattr(args, name) is not None and not getattr(args, name).strip(): raise UsageError(f"--{name} is empty: give a name, or leave it out")
     if args.plots: check_plots(args.plots)
     if args.draws < 0: raise UsageError(f"--draws is {args.draws}: give 1000 for intervals, or 0 for none")

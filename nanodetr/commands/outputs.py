@@ -25,7 +25,7 @@ def print_note(*words) -> None:
 OTHER_WORDS = {  # command: remedies that it does not know, and those that it does
     "detect": {r",? or take it out of (the set|the annotations|the split|[^;,]*\.json)": "",
                r"set the environment variable NANODETR_MAX_PIXELS=(\d+), or 0 for none": r"--max-pixels \1, or 0 for none"},
-    "evaluate": {r"(no such file\); check the name), or take it out of the split": r"\1", r"\(there are ([^,)]+)(.*?)\); divide the set with --val-share.*": r"(there are \1\2); name one that is there, as in --split \1 (which may hold pictures that the model has learned; the run itself, given in its place, knows which it kept)"},
+    "evaluate": {"check that this is a COCO results file": "a COCO results file is wanted, as nanodetr detect --coco writes it", r"(no such file\); check the name), or take it out of the split": r"\1", r"\(there are ([^,)]+)(.*?)\); divide the set with --val-share.*": r"(there are \1\2); name one that is there, as in --split \1 (which may hold pictures that the model has learned; the run itself, given in its place, knows which it kept)"},
     "check": {r", or give shapes, shapes-hard or shapes-wild": ""}}
 
 
