@@ -18,7 +18,7 @@ from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from pathlib import Path
 
-from .commands.outputs import in_words_of, print_note, refuse_existing, write_new
+from .commands.outputs import in_words_of, print_note, refuse_existing, refuse_place, write_new
 from .commands.photos import add_reading_flags
 from .datasets.text import visible
 from .errors import NanodetrError, UsageError, in_plain_words, print_any_text
@@ -84,6 +84,7 @@ def convert_command(args) -> int:
     refuse_no_model(args.source)
     folder = Path(args.folder)
     if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())): raise UsageError(f"{folder} exists and is not an empty folder: choose a new one")
+    refuse_place(folder)
     convert(args.source, args.folder, args.layout)
     print(f"written in the {args.layout} layout: {args.folder}")
     return 0

@@ -577,7 +577,7 @@ def test_a_place_that_takes_nothing_is_named(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("a.onnx").write_bytes(b"")
     said = failure(capsys, "convert", "nano-shapes", "a.onnx/x")
-    assert "a.onnx/x: could not be saved (" in said and "free some space" not in said
+    assert said.endswith("a.onnx is no folder: choose another place")
     Path("link").symlink_to("nowhere")
     assert "link exists and is not an empty folder: choose a new one" in failure(capsys, "convert", "nano-shapes", "link") and not Path("nowhere").exists()
     Path("found.json").write_text('{"images": []}'), Path("truth.json").write_text('{"images": [], "annotations": [], "categories": []}')
