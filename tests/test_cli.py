@@ -212,8 +212,8 @@ def test_cached_features_and_resume(voc, small_resnet, tmp_path, capsys, after):
 
 def test_flags_of_fine_tuning_that_do_not_fit(voc, small_resnet, run_folder, tmp_path, capsys):
     train = ["train", "--data", voc, "--epochs", 1, "--quiet", "--out", tmp_path / "run"]
-    assert "--weights" in failure(capsys, *train, "--cache", 2)
-    assert "--weights" in failure(capsys, *train, "--freeze-backbone")
+    assert "--weights" in failure(capsys, *train, "--from-scratch", "--cache", 2)
+    assert "--weights" in failure(capsys, *train, "--from-scratch", "--freeze-backbone")
     assert "--backbone-weights" in failure(capsys, *train, "--weights", small_resnet, "--backbone-weights", "r18.pth")
     assert "--cache N" in failure(capsys, *train, "--weights", small_resnet, "--cache-after", "layer3")
     assert "1 or more" in failure(capsys, *train, "--weights", small_resnet, "--cache", 0)
@@ -287,6 +287,14 @@ def test_convert_and_use(small_resnet, voc, tmp_path, capsys):
     assert main(["detect", str(folders["official"]), photo, "--out", str(tmp_path / "drawn")]) == 0
     assert Image.open(tmp_path / "drawn/p6.png").size == (90, 60)
     assert "nowhere" in failure(capsys, "convert", tmp_path / "nowhere", tmp_path / "out")
+    for name in ("hf", "back"):
+        weights = tmp_path / name / "model.safetensors"
+        data = bytearray(weights.read_bytes())
+        data[len(data) // 2] ^= 64
+        weights.write_bytes(data)
+        assert f"{weights} is damaged: its bytes are not those that were saved" in failure(capsys, "detect", tmp_path / name, photo)
+        (tmp_path / name / "manifest.json").unlink()  # of an older version
+        assert DETR.from_pretrained(tmp_path / name)
 
 
 def test_evaluate_where_the_model_knows_more(voc, tmp_path, capsys):
@@ -451,7 +459,8 @@ def test_a_head_that_was_made_otherwise_is_not_taken_for_the_one_asked_for(words
     if words is not None: (tmp_path / "made.json").write_text(json.dumps(made))
     monkeypatch.setattr(pretrain, "pretrain_model", lambda args: SimpleNamespace(config=SimpleNamespace(image_size=args.size)))
     monkeypatch.setattr(heads, "head_key", lambda model: ""), monkeypatch.setattr(heads, "head_folder", lambda key: tmp_path)
-    status = main([str(word) for word in ("pretrain", "--backbone-weights", "x", "--images", 16, "--size", 64, "--epochs", 1, *(words or ()))])
+    usual = {"--backbone-weights": "x", "--images": 16, "--size": 64, "--epochs": 1, **dict(zip(*[iter(words or ())] * 2))}
+    status = main(["pretrain", *(str(word) for pair in usual.items() for word in pair)])
     out, err = capsys.readouterr()
     assert (status, "there" in out) == ((2, False) if says else (0, True)) and says in err
 
@@ -486,7 +495,7 @@ def test_a_training_that_still_reads_is_interrupted(number, voc, tmp_path):
     assert done.returncode == 130 and done.stderr.endswith("nanodetr: interrupted\n") and not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("words", ["--data=", "--plots= ", "--detections=", "--annotations="])
+@pytest.mark.parametrize("words", ["--data=", "--split=", "--plots= ", "--detections=", "--annotations="])
 def test_an_empty_name_is_refused(words, capsys):
     assert main(["evaluate", "nano-shapes", words]) == 2 and f"{words.partition('=')[0]} is empty" in capsys.readouterr().err
 
@@ -498,6 +507,69 @@ def test_an_empty_name_is_refused(words, capsys):
 def test_a_flag_that_would_count_for_nothing_is_refused(words, says, capsys): assert says in failure(capsys, *words.split())
 
 
+@pytest.mark.parametrize("words", [["--freeze-backbone"], ["--cache", 1]])
+def test_a_frozen_backbone_is_that_of_the_usual_start(voc, words, capsys):
+    "A folder begins from nano-start, and its backbone has learned: freezing it needs no --weights."
+    assert main([str(word) for word in ("train", "--data", voc, *words, "--dry-run")]) == 0
+    said = re.search(r"start   from nano-start(?s:.*): ([\d,]+) parameters, ([\d,]+) of them trained", capsys.readouterr().out)
+    assert said and said[1] != said[2]
+
+
+def test_nothing_is_announced_before_a_refusal(voc, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    one = tmp_path / "one"
+    shutil.copytree(voc, one, ignore=shutil.ignore_patterns("ImageSets", *(f"p{k}.*" for k in range(1, 8))))
+    for words in (["--data", "shape"], ["--data", one, "--val-share", ".5"], ["--data", voc, "--num-queries", 1, "--preset", "nano", "--snapshots", 10**9], ["--data", voc, "--device", "cuda:99"]):
+        assert main([str(word) for word in ("train", *words)]) == 2 and capsys.readouterr().out == ""
+    (tmp_path / "runs").write_text("")
+    assert main(["train", "--data", str(voc)]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.endswith("runs is no folder: choose an --out where you may write\n")
+
+
+@pytest.mark.parametrize("words", ["detect nano-shapes {voc} --coco {long}.json", "detect nano-shapes {voc} --out {long}", "evaluate nano-shapes --plots new/{long}.png",
+                                   "check {voc} --html {long}.html", "export nano-shapes {long}.onnx", "convert nano-shapes {long}", "train --out {long}"])
+def test_a_name_that_is_too_long_is_found_before_the_work(words, voc, capsys, monkeypatch):
+    monkeypatch.setattr(DETR, "__init__", lambda *_, **more: pytest.fail("the work has begun"))
+    assert "File name too long" in failure(capsys, *words.format(voc=voc, long="h" * 300).split())
+
+
+@pytest.mark.parametrize("words, says", [
+    ("train --data a --data b --val-share .25", "--data is there twice: give one of them; see nanodetr train --help"),
+    ("evaluate m --data a --data=b", "--data is there twice"), ("detect m p --coco 1.json --coc 2.json", "--coco is there twice"),
+    ("train --epochs 1 --epochs 2", "--epochs is there twice"), ("train --data a b", "b: a data set goes behind --data, one at a time, as in --data b"),
+    ("train d", "as in --data d; see nanodetr train --help"), ("check a b", "nanodetr check takes one FOLDER at a time; see nanodetr check --help"),
+    ("export m a.onnx --device cpu", "unrecognized arguments: --device cpu; see nanodetr export --help"), ("--foo train", "arguments: --foo; see nanodetr --help")])
+def test_what_a_command_cannot_place_is_told_with_its_own_help(words, says, capsys):
+    with pytest.raises(SystemExit) as stop: main(words.split())
+    said = capsys.readouterr().err
+    assert stop.value.code == 2 and said.count("\n") == 1 and says in said
+
+
+def test_options_that_may_repeat_do():
+    from nanodetr.cli import parser
+
+    args = parser().parse_args(["train", "--set", "lr=.1", "--set", "ema=.9", "--quiet", "--quiet"])
+    assert args.set == ["lr=.1", "ema=.9"] and not hasattr(args, "given")
+    assert parser().parse_args(["train", "--data", "a"]).data == parser().parse_args(["train", "--data", "a"]).data  # nothing is remembered
+
+
+def test_a_snapshot_is_used_as_it_lies(voc, tmp_path, capsys):
+    "Its configuration, its data and what it has learned are those of the run above it."
+    run, snapshot = tmp_path / "run", tmp_path / "run/snapshots/epoch-0001.safetensors"
+    assert main([str(word) for word in ("train", "--data", voc, "--epochs", 1, "--snapshots", 1, "--quiet", "--out", run)]) == 0
+    assert main(["evaluate", str(snapshot), "--json", "--draws", "0", "--quiet"]) == 0 and '"images": 2' in capsys.readouterr().out
+    assert main(["evaluate", str(snapshot), "--split", "train", "--draws", "0", "--quiet"]) == 0 and f"6 of 6 pictures are among those that {run} was trained on" in capsys.readouterr().err
+    state, last = DETR.from_pretrained(snapshot).state_dict(), load_file(run / "model.safetensors")
+    assert all(torch.equal(state[name], value.half().float() if value.is_floating_point() else value) for name, value in last.items())
+    assert main(["train", "--data", str(voc), "--weights", str(snapshot), "--dry-run"]) == 0
+    lone = tmp_path / "snapshots"  # a run's folder of that name, and one that has lost its run
+    shutil.move(run, lone)
+    assert main(["evaluate", str(lone / "best.safetensors"), "--json", "--draws", "0", "--quiet"]) == 0
+    (lone / "config.json").unlink()
+    assert f"{lone / 'config.json'}: no such file" in failure(capsys, "detect", lone / "snapshots/epoch-0001.safetensors", next((voc / "JPEGImages").iterdir()))
+
+
 def test_a_place_that_takes_nothing_is_named(tmp_path, capsys, monkeypatch):
     "The file that was asked for, and not the one that is written beside it; and no advice about space where there is enough."
     from nanodetr.commands.outputs import write_new
@@ -505,7 +577,12 @@ def test_a_place_that_takes_nothing_is_named(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("a.onnx").write_bytes(b"")
     said = failure(capsys, "convert", "nano-shapes", "a.onnx/x")
-    assert "a.onnx/x: could not be saved (" in said and "free some space" not in said
+    assert said.endswith("a.onnx is no folder: choose another place")
+    Path("link").symlink_to("nowhere")
+    assert "link exists and is not an empty folder: choose a new one" in failure(capsys, "convert", "nano-shapes", "link") and not Path("nowhere").exists()
+    Path("found.json").write_text('{"images": []}'), Path("truth.json").write_text('{"images": [], "annotations": [], "categories": []}')
+    assert "is not a list of detections; a COCO results file is wanted, as nanodetr detect --coco writes it" in failure(capsys, "evaluate", "--detections", "found.json", "--annotations", "truth.json")
+    Path("found.json").unlink()
     Path("photos").mkdir(), Image.new("RGB", (8, 8)).save("photos/1.png")
     assert "photos holds no model" in failure(capsys, "convert", "photos", "out")
     monkeypatch.setattr(os, "open", lambda path, *_: (_ for _ in ()).throw(PermissionError(13, "Permission denied", str(path))))

@@ -84,7 +84,8 @@ def test_drawings_are_not_looked_at_again(tmp_path, capsys, monkeypatch):
     scene(tmp_path / "1.png"), monkeypatch.chdir(tmp_path)
     for k in range(2): assert detect(capsys, ".")[0] == 0
     assert sorted(os.listdir("detections")) == ["1-2.png", "1.png"]
-    assert detect(capsys, "detections")[0] == 2 and detect(capsys, "detections/1.png")[0] == 0
+    status, _, said = detect(capsys, "detections")
+    assert status == 2 and "no pictures in this folder but 2 drawing(s) of nanodetr detect, which are passed over" in said and detect(capsys, "detections/1.png")[0] == 0
 
 
 def test_namesakes_get_names_of_their_own(tmp_path, capsys):
@@ -384,7 +385,10 @@ def test_videos_in_a_folder_and_further_frames_are_told(tmp_path, capsys):
     for name in ("mix/c.mp4", "only/d.mov"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
+    status, _, err = detect(capsys, tmp_path / "mix", "--json", "--every", 3)
+    assert "note: --every 3 is for the frames of videos" in err
     status, _, err = detect(capsys, tmp_path / "mix", "--json")
+    assert "--every" not in err
     assert status == 0 and "1 video, " in err and "mix/*.mp4" in err and "a.gif holds 3 pictures" in err and "a.gif.png holds" not in err
     status, _, err = detect(capsys, tmp_path / "only")
     assert status == 2 and "no pictures in this folder, but 1 video" in err and len(err.splitlines()) == 1
@@ -468,7 +472,7 @@ def test_a_remedy_is_one_of_the_command(tmp_path, capsys):
     scene(tmp_path / "photos/1.png")
     (tmp_path / "photos/1.xml").write_text("<annotation><object><name>ring</name><bndbox><xmin>5</xmin><ymin>6</ymin><xmax>30</xmax><ymax>50</ymax></bndbox></object></annotation>")
     err = run(capsys, "evaluate", "nano-start", "--data", tmp_path / "photos")[2]
-    assert err.endswith("(there are all); name one that is there, as in --split all\n")
+    assert "(there are all); name one that is there, as in --split all (which may hold pictures that the model has learned" in err
     assert run(capsys, "evaluate", "nano-start", "--data", tmp_path / "photos", "--split", "all", "--draws", "0")[0] == 0
     assert run(capsys, "evaluate", "--detections", tmp_path / "photos/1.xml", "--annotations", tmp_path / "none.json")[2].endswith("check the name\n")
     assert run(capsys, "check", "shapes")[2].endswith("no such folder; check the path\n")

@@ -300,7 +300,11 @@ def test_files_that_are_none(folder, tmp_path, capsys):
     whole = (folder / "model.onnx").read_bytes()
     for name, data in (("empty.onnx", b""), ("text.onnx", b"hello"), ("cut.onnx", whole[:len(whole) // 2])): (tmp_path / name).write_bytes(data)
     other_onnx(tmp_path / "other.onnx")
-    for name, words in (("empty.onnx", "not a whole ONNX file"), ("text.onnx", "not a whole ONNX file"), ("cut.onnx", "not a whole ONNX file"),
+    for name, at in (("flipped.onnx", len(whole) // 2), ("name.onnx", whole.rindex(b'"num_queries"') + 3)):
+        (tmp_path / name).write_bytes(whole[:at] + bytes([whole[at] ^ 64]) + whole[at + 1:])
+    (tmp_path / "older.onnx").write_bytes(whole.replace(b"sha256", b"sha-no", 1))  # a file of an older version has no sum
+    assert OnnxDETR(tmp_path / "older.onnx").config == OnnxDETR(whole).config
+    for name, words in (("flipped.onnx", "is damaged: its bytes are not those that were exported"), ("name.onnx", "is damaged"), ("empty.onnx", "not a whole ONNX file"), ("text.onnx", "not a whole ONNX file"), ("cut.onnx", "not a whole ONNX file"),
                         ("other.onnx", "not one that nanodetr export wrote"), ("nowhere.onnx", "no such file")):
         for command in (("detect", tmp_path / name, folder / "0.png", "--json"), ("evaluate", tmp_path / name, "--data", "shapes")):
             status, out, err = run(capsys, *command)

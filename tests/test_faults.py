@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import pickle
 import random
+import re
 import shutil
 import signal
 import socket
@@ -312,6 +313,31 @@ def test_validation_on_pictures_that_the_weights_have_seen(divided_run, tmp_path
     shutil.copytree(out, tmp_path / "run")
     (tmp_path / "run/train.txt").write_text("p0\n")
     assert "warning" in (said := warned(data, tmp_path / "run")) and "train.txt: is not the list of pictures that the run began with" in said
+
+
+def test_a_measurement_on_learned_pictures_is_said(divided_run, voc_run, tmp_path, capsys):
+    "As a whole, in another folder under other names, and of a run on a set with a train split of its own; not on its own val, nor on others of the same size."
+    data, out = divided_run
+    learned = [Path(name).stem for name in (out / "train.txt").read_text().split()]
+    note = lambda run, *words: re.findall(r"note: (\d+ of \d+) pictures are among those that .* was trained on, so this AP says little about new ones", images_of(capsys, run, *words)[1])
+    assert note(out) == [] and note(out, "--split", "all") == [f"{len(learned)} of 6"]
+    for part in ("JPEGImages", "Annotations", "ImageSets/Main"): (tmp_path / "photos" / part).mkdir(parents=True)
+    other = Path((out / "val.txt").read_text().split()[0]).stem
+    for k, stem in enumerate([other, *learned]):
+        shutil.copy(data / f"JPEGImages/{stem}.jpg", tmp_path / f"photos/JPEGImages/new{k}.jpg")
+        (tmp_path / f"photos/Annotations/new{k}.xml").write_text((data / f"Annotations/{stem}.xml").read_text().replace(f"<filename>{stem}", f"<filename>new{k}"))
+    for split, names in (("train", "new0\n"), ("val", "new1\nnew2\n")): (tmp_path / f"photos/ImageSets/Main/{split}.txt").write_text(names)
+    assert note(out, "--data", tmp_path / "photos") == ["2 of 2"]
+    assert main(["train", "--data", str(tmp_path / "photos"), "--weights", str(out), "--dry-run"]) == 0 and "warning 2 of 2 pictures to validate on are among those" in capsys.readouterr().err
+    picture = tmp_path / "photos/JPEGImages/new1.jpg"
+    size = picture.stat().st_size
+    Image.new("RGB", (90, 60), (9, 99, 0)).save(picture)
+    picture.write_bytes(picture.read_bytes().ljust(size, b"\0"))  # another picture in a file of the same size
+    assert picture.stat().st_size == size
+    assert note(out, "--data", tmp_path / "photos") == ["1 of 2"]
+    assert note(voc_run[1]) == [] and note(voc_run[1], "--split", "train") == ["4 of 4"]
+    status, said = images_of(capsys, "nano-start", "--data", data)
+    assert status == 2 and "the model has learned" in said
 
 
 def test_a_division_that_cannot_be_applied_is_said(divided_run, tmp_path, capsys):
@@ -945,6 +971,12 @@ def test_a_read_only_disk(small_disk, capsys):
     assert main(["train", "--overfit", "4", "--epochs", "1", "--out", str(small_disk / "run")]) == 2
     said = capsys.readouterr().err
     assert "you may not write in" in said and len(said.strip().splitlines()) == 1
+    subprocess.run(["mount", "-o", "remount,rw", small_disk], check=True)
+    assert main(["train", "--overfit", "4", "--epochs", "1", "--quiet", "--out", str(small_disk / "run")]) == 0
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    capsys.readouterr()
+    assert main(["train", "--resume", "--out", str(small_disk / "run")]) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"nanodetr: error: {small_disk / 'run/run.lock'}: Read-only file system: ")
 
 
 def test_under_the_c_locale(voc):

@@ -7,13 +7,16 @@ __all__ = ['FREE', 'resize_rows', 'train_stages', 'adapt', 'convert']
 
 # %% ../../nbs/checkpoints/adapt.ipynb #f6aedec6
 import copy
+import json
 from dataclasses import asdict
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from ..backbone import ResNetBackbone, set_trainable
 from .config import DETRConfig
+from .files import MANIFEST, sha256_of, write_atomically
 from ..errors import ConfigError
 from ..model import DETR
 
@@ -69,8 +72,11 @@ def convert(source, folder, layout: str = "nanodetr", **known) -> DETRConfig:
     """Read any checkpoint that `DETR.from_pretrained` reads, and write it into `folder` in another layout.
 
     layout: nanodetr, official or hf. known: configuration fields that the file does not hold, such as dilation=True.
-    Returns the configuration. Raises CheckpointError, ConfigError.
+    The sum of a .safetensors file goes into a manifest.json, as in a run's folder. Returns the configuration. Raises CheckpointError, ConfigError.
     """
     model = DETR.from_pretrained(source, **known)
     model.save_pretrained(folder, layout)
+    weights, manifest = (Path(folder) / name for name in ("model.safetensors", MANIFEST))
+    if weights.is_file() and not manifest.exists():
+        write_atomically(manifest, lambda place: place.write_text(json.dumps({"sha256": {weights.name: [sha256_of(weights)]}}, indent=1) + "\n", encoding="utf-8"))
     return model.config

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['MANIFEST', 'DAMAGED', 'NO_FILE', 'WEIGHT_FILES', 'sha256_of', 'note_sums', 'write_together', 'write_atomically',
            'load_pickle', 'read_json_object', 'check_manifest', 'check_sum', 'other_files', 'publish',
-           'read_safetensors', 'copy_weights_into', 'load_model_weights', 'is_foreign', 'shipped_models', 'run_weights',
-           'fetch_from_hub', 'weights_file']
+           'read_safetensors', 'copy_weights_into', 'load_model_weights', 'is_foreign', 'shipped_models', 'home_of',
+           'run_weights', 'fetch_from_hub', 'weights_file']
 
 # %% ../../nbs/checkpoints/files.ipynb #1b0496e7
 import argparse
@@ -16,6 +16,7 @@ import os
 import pickle
 import re
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -67,7 +68,8 @@ def write_together(files: dict) -> None:
         note_sums(beside)
         for path, new in beside.items(): os.replace(new, path)
     finally:
-        for new in beside.values(): new.unlink(missing_ok=True)
+        for new in beside.values():
+            with suppress(OSError): new.unlink(missing_ok=True)  # on a disk that is read-only, that fails too
 
 # %% ../../nbs/checkpoints/files.ipynb #d8a417f1
 def write_atomically(path: Path, write) -> None:
@@ -202,6 +204,11 @@ def shipped_models() -> dict:
     return {path.parent.name: path.parent for path in sorted(folder.glob("*/config.json"))}
 
 # %% ../../nbs/checkpoints/files.ipynb #f11e0008
+def home_of(file: Path) -> Path:
+    "The folder that tells about a weights file: the one it lies in or, of a run's snapshots/epoch-0004.safetensors, the run's."
+    return file.parent.parent if file.parent.name == "snapshots" and not file.with_name("config.json").is_file() else file.parent
+
+
 def run_weights(folder, which: str = "best") -> Path:
     """The weights file in the folder of a run, or in any folder that `save_pretrained` wrote.
 

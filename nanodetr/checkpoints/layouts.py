@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from .config import DETRConfig
-from .files import (NO_FILE, WEIGHT_FILES, check_sum, fetch_from_hub, is_foreign, load_pickle, read_json_object, run_weights,
+from .files import (NO_FILE, WEIGHT_FILES, check_sum, fetch_from_hub, home_of, is_foreign, load_pickle, read_json_object, run_weights,
                                         read_safetensors, shipped_models, weights_file, write_together)
 from ..errors import CheckpointError, ConfigError, NanodetrError
 
@@ -361,7 +361,7 @@ def read_own(source, **known) -> tuple:
     """
     if not Path(source).exists(): source = shipped_models().get(str(source), source)
     file = run_weights(source) if Path(source).is_dir() else Path(source)
-    config = file.with_name("config.json")
+    config = home_of(file) / "config.json"
     for needed in (file, config):
         if needed.is_file(): continue
         if file.with_name("checkpoint.pt").is_file(): raise CheckpointError(f"{needed}: is missing: restore it, or write it anew: nanodetr train --resume --out {file.parent}")

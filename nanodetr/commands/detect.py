@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from .evaluate import drawn_only, load_model, refuse_no_model
 from .outputs import FreshNames, in_words_of, print_note, refuse_existing, write_new
-from ..datasets.text import DRAWN_BY, PICTURE_ENDINGS, is_picture, name_key, one_line, refuse_file, split_word, visible, visible_files
+from ..datasets.text import DRAWN_BY, PICTURE_ENDINGS, is_drawing, is_picture, name_key, one_line, refuse_file, split_word, visible, visible_files
 from ..datasets.yolo import path_ends
 from ..errors import CheckpointError, DataError, UsageError
 from ..model import DETR
@@ -57,6 +57,8 @@ def find_pictures(given: list) -> list:
             inside = visible_files(path, PICTURE_ENDINGS | VIDEO_ENDINGS, deep=True)
             pictures, videos = ([file for file in inside if is_video(file) == kind] for kind in (False, True))
             said = f'{len(videos)} video{"s" * (len(videos) != 1)}, {visible(videos[0])} first: give videos by their names, or a pattern such as "{visible(videos[0].parent / "*")}{videos[0].suffix}"' if videos else ""
+            if not inside and name == str(path) and (drawn := sum(map(is_drawing, path.rglob("*.png")))):
+                raise UsageError(f"{name}: no pictures in this folder but {drawn} drawing(s) of nanodetr detect, which are passed over: give the folder of the photos, or a drawing by its name")
             if not pictures and name == str(path): raise UsageError(f"{name}: no pictures in this folder" + (f", but {said}" if videos else f" ({', '.join(sorted(PICTURE_ENDINGS))})"))
             if videos: print_note(f"note: left out of {visible(path)}: {said}")
             if links := visible_files(path, PICTURE_ENDINGS, deep=True, lost=True): print_note(f"note: left out of {visible(path)}: {len(links)} link(s) that lead nowhere, {visible(links[0])} first")
@@ -266,6 +268,7 @@ def detect_command(args) -> int:
     if args.coco: refuse_existing(args.coco, "--coco")
     refuse_no_model(args.model)  # before a word about the pictures: the two may be exchanged
     paths = find_pictures(args.images)
+    if args.every > 1 and not any(map(is_video, paths)): print_note(f"note: --every {args.every} is for the frames of videos, and there is none here: each picture is looked at")
     drawings = FreshNames(args.out or "detections") if args.out or not (args.json or args.coco) else None
     model = load_model(args.model, args.device, args.last)
     if not args.coco: return detect_all(model, paths, args, drawings)

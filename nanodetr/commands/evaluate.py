@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['FEW_IMAGES', 'PLOT_ENDINGS', 'refuse_no_model', 'load_model', 'match_names', 'OnlyClasses', 'SharedClasses',
-           'some_of', 'open_split', 'drawn_only', 'trained_on', 'note_changed_data', 'undivided', 'evaluate_command',
-           'count_hits', 'surest', 'odd_results', 'print_warnings', 'print_scores', 'summary', 'report', 'check_plots',
-           'draw_report']
+           'some_of', 'open_split', 'drawn_only', 'trained_on', 'note_changed_data', 'note_learned', 'undivided',
+           'evaluate_command', 'count_hits', 'surest', 'odd_results', 'print_warnings', 'print_scores', 'summary',
+           'report', 'check_plots', 'draw_report']
 
 # %% ../../nbs/commands/evaluate.ipynb #c0d7b005
 import json
@@ -21,11 +21,11 @@ from ..boxes import pairwise_iou
 from ..checkpoints.files import run_weights
 from ..checkpoints.layouts import has_weights
 from .outputs import print_note, refuse_existing, write_new
-from .photos import other_pictures, read_division, run_data, run_file
+from .photos import learned_pictures, other_pictures, picture_paths, read_division, run_data, run_file, same_pictures
 from .train import read_json
 from ..datasets.folders import SHAPES
 from ..datasets.text import DRAWN_BY, clean_name, is_picture
-from ..errors import DataError, UsageError
+from ..errors import DataError, NanodetrError, UsageError
 from ..model import DETR, DETROutput
 
 # %% ../../nbs/commands/evaluate.ipynb #b647a178
@@ -158,6 +158,16 @@ def note_changed_data(path, split: str, spec: str, data) -> None:
         print_note(f"note: {spec} is not what this model was trained with: the {' and the '.join(said)} of split {split} are others now")
 
 
+def note_learned(path, split: str, spec: str, data) -> None:
+    "Say how many of the pictures that are measured on a run was trained on."
+    folder = run_file(path).parent
+    if spec in SHAPES or not run_file(path).is_file(): return
+    paths = picture_paths(data)
+    try: seen = same_pictures(paths, learned_pictures(folder, spec, whole=split not in ("val", "test")))
+    except NanodetrError as error: return print_note(f"note: {error}")
+    if seen: print_note(f"note: {len(seen)} of {len(paths)} pictures are among those that {folder} was trained on, so this AP says little about new ones")
+
+
 def undivided(path, spec: str) -> str:
     "Why the division of a model's run does not hold for the data `spec`, with the remedy; empty when the run has none."
     folder, saved = run_file(path).parent, read_json(run_file(path))
@@ -170,7 +180,7 @@ def evaluate_command(args) -> int:
     "Print the scores of a model, or of a COCO results file."
     from nanodetr.evaluation import load_coco_results, predict
 
-    for name in ("data", "plots", "detections", "annotations"):
+    for name in ("data", "split", "plots", "detections", "annotations"):
         if getattr(args, name) is not None and not getattr(args, name).strip(): raise UsageError(f"--{name} is empty: give a name, or leave it out")
     if args.plots: check_plots(args.plots)
     if args.draws < 0: raise UsageError(f"--draws is {args.draws}: give 1000 for intervals, or 0 for none")
@@ -192,6 +202,7 @@ def evaluate_command(args) -> int:
         if "--val-share" in str(error) and (why := undivided(args.model, spec)): raise DataError(f"{spec}: has no split {args.split} of its own, and {why}") from None
         raise
     if not args.data or divided: note_changed_data(args.model, args.split, spec, data)
+    note_learned(args.model, args.split, spec, data)
     detections, targets = predict(model, data, 50 if spec in SHAPES else 4, progress=not (args.json or args.quiet) and sys.stderr.isatty())
     return print_scores(detections, targets, data.classes, args)
 

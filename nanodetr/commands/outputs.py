@@ -7,6 +7,7 @@ __all__ = ['OTHER_WORDS', 'TAKEN', 'print_note', 'in_words_of', 'claim_file', 'w
            'refuse_existing', 'FreshNames']
 
 # %% ../../nbs/commands/outputs.ipynb #c714c586
+import errno
 import os
 import re
 import sys
@@ -24,7 +25,7 @@ def print_note(*words) -> None:
 OTHER_WORDS = {  # command: remedies that it does not know, and those that it does
     "detect": {r",? or take it out of (the set|the annotations|the split|[^;,]*\.json)": "",
                r"set the environment variable NANODETR_MAX_PIXELS=(\d+), or 0 for none": r"--max-pixels \1, or 0 for none"},
-    "evaluate": {r"(no such file\); check the name), or take it out of the split": r"\1", r"\(there are ([^,)]+)(.*?)\); divide the set with --val-share.*": r"(there are \1\2); name one that is there, as in --split \1"},
+    "evaluate": {"check that this is a COCO results file": "a COCO results file is wanted, as nanodetr detect --coco writes it", r"(no such file\); check the name), or take it out of the split": r"\1", r"\(there are ([^,)]+)(.*?)\); divide the set with --val-share.*": r"(there are \1\2); name one that is there, as in --split \1 (which may hold pictures that the model has learned; the run itself, given in its place, knows which it kept)"},
     "check": {r", or give shapes, shapes-hard or shapes-wild": ""}}
 
 
@@ -73,12 +74,16 @@ def write_new(path, write, what: str = "the result") -> Path:
     return path
 
 
-def refuse_place(path) -> None:
-    "Raises UsageError when nothing can be made at `path` (or in the folder that it is): it lies below a file, or in a folder without rights."
+def refuse_place(path, remedy: str = "choose another place") -> None:
+    "Raises UsageError when nothing can be made at `path` (or in the folder that it is): it lies below a file, in a folder without rights, or its name is too long."
     path = Path(path).absolute()
     last = next(place for place in (path, *path.parents) if os.path.lexists(place))
-    if not last.is_dir(): raise UsageError(f"{last} is no folder: choose another place")
-    if not os.access(last, os.W_OK): raise UsageError(f"{last}: you may not write there: choose another place")
+    if not last.is_dir(): raise UsageError(f"{last} is no folder: {remedy}")
+    if not os.access(last, os.W_OK): raise UsageError(f"{last}: you may not write there: {remedy}")
+    for name in path.relative_to(last).parts:
+        try: os.lstat(last / name)
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG: raise UsageError(f"{path}: {error.strerror}: choose a shorter name") from None
 
 
 def refuse_existing(path, what: str) -> None:

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['add_reading_flags', 'reading', 'read_names', 'open_both', 'division_of', 'division_lists', 'write_division',
-           'run_file', 'run_data', 'other_pictures', 'read_division', 'check_command']
+           'run_file', 'run_data', 'other_pictures', 'read_division', 'learned_pictures', 'picture_paths',
+           'same_pictures', 'check_command']
 
 # %% ../../nbs/commands/photos.ipynb #14f8a60f
 import hashlib
@@ -83,8 +84,10 @@ def write_division(run: Path, lists: dict) -> None:
 
 def run_file(model) -> Path:
     "run.json of the run whose folder, or a file in it, a model is. The name of a model of the library or of the hub is no path, and has none."
+    from nanodetr.checkpoints.files import home_of
+
     path = Path(model)
-    return path / "run.json" if path.is_dir() or not path.exists() else path.with_name("run.json")
+    return (path if path.is_dir() or not path.exists() else home_of(path)) / "run.json"
 
 
 def run_data(saved: dict, run: Path):
@@ -134,6 +137,39 @@ def read_division(model_path, split: str, spec) -> dict:
         if not names.is_file(): raise CheckpointError(f"{names}: is missing, and says which pictures the run kept for {split}: nanodetr train --resume --out {folder} writes it anew")
         found["parts"] = {split: read_names(names)}
     return found
+
+
+def learned_pictures(folder: Path, spec, whole: bool = False) -> list:
+    """The pictures that the run in a folder was trained on, by its train.txt, in its data or, where these have gone, in the folder `spec`.
+
+    whole: if the run has no such list and `spec` is its data, their train split is read. CheckpointError for a list that is not what it was."""
+    from nanodetr.checkpoints.files import read_json_object
+
+    saved, names = read_json_object(folder / "run.json"), folder / "train.txt"
+    root = Path(run_data(saved, folder) or "")
+    if not root.is_dir(): root = Path(spec)
+    if names.is_file(): paths = [root / name for name in read_names(names)]
+    elif whole and root.resolve() == Path(spec).resolve() and not saved.get("val_share"):
+        paths = picture_paths(open_both(spec, lambda line: None, **{name: True for name in ("backgrounds", "allow_outside") if saved.get(name)})[0])
+    else: paths = []
+    return paths[:saved.get("overfit")]
+
+
+def picture_paths(data) -> list:
+    "The files of a data set's pictures, also when it is wrapped; none of a drawn one."
+    from nanodetr.runs.plan import original
+
+    path = getattr(original(data), "path", None)
+    return [path(i) for i in range(len(data))] if callable(path) else []
+
+
+def same_pictures(paths: list, others: list) -> list:
+    "Those of `paths` that are among the others, whatever they are called there: files of the same size, with the same bytes in the middle."
+    from nanodetr.runs.plan import _middle_of, _size_of
+
+    sizes = set(map(_size_of, paths)) - {-1}
+    known = {(_size_of(path), _middle_of(path)) for path in others if _size_of(path) in sizes}
+    return [path for path in paths if known and (_size_of(path), _middle_of(path)) in known]
 
 # %% ../../nbs/commands/photos.ipynb #a8f8f4a1
 def check_command(args) -> int:

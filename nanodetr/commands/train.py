@@ -28,7 +28,8 @@ from torch import nn
 
 from ..errors import CheckpointError, ConfigError, UsageError
 from ..checkpoints.config import MODEL_PRESETS, DETRConfig
-from .photos import division_lists, division_of, open_both, read_names, reading, run_data, run_file, write_division
+from .outputs import refuse_place
+from .photos import division_lists, division_of, learned_pictures, open_both, picture_paths, read_names, reading, run_data, run_file, same_pictures, write_division
 from ..checkpoints.files import MANIFEST, check_manifest, load_model_weights, other_files, read_json_object, run_weights, shipped_models, write_atomically
 from ..datasets.folders import SHAPES, drawn_kind
 from ..datasets.text import DRAWN_BY
@@ -168,18 +169,20 @@ def default_preset(args, source: DETR = None) -> str:
 STARTS = ("nano-start", "nano-shapes")  # what a run on a folder begins with: the first one that fits
 
 
-def take_start(args) -> None:
-    "Make a model that comes with the library the `--weights` of a new run on a folder, unless other weights or `--from-scratch` are asked for, or none has the architecture of the preset and the settings."
-    if args.resume or args.from_scratch or args.weights or args.backbone_weights or (args.data or "shapes") in SHAPES: return
+def take_start(args) -> list:
+    """Make a model that comes with the library the `--weights` of a new run on a folder, unless other weights or `--from-scratch` are asked for, or none has the architecture of the preset and the settings.
+
+    Returns what to say of it: a line, or none."""
+    if args.resume or args.from_scratch or args.weights or args.backbone_weights or (args.data or "shapes") in SHAPES: return []
     for name in STARTS:
         start = DETRConfig.from_dict(read_json_object(shipped_models()[name] / "config.json"))
         wanted = asdict(DETRConfig.preset(args.preset)) if args.preset else asdict(start)
         asked = DETRConfig.from_dict({**wanted, **settings(args.set, DETRConfig)}, f"preset {args.preset or 'nano'}")
         if same_architecture(start, asked):
             args.weights = name
-            return print(f"start   from {name}, which has learned on drawn scenes where to look (--from-scratch: from nothing)", flush=True)
-    if asked.backbone == "conv":  # a ResNet begins from --backbone-weights, or is refused
-        print(f"start   from nothing: {' and '.join(STARTS)}, which a run on a folder begins from without such a --preset or --set, is built otherwise", flush=True)
+            return [f"start   from {name}, which has learned on drawn scenes where to look (--from-scratch: from nothing)"]
+    # a ResNet begins from --backbone-weights, or is refused
+    return [f"start   from nothing: {' and '.join(STARTS)}, from which runs on folders begin, are built otherwise than this --preset or --set asks for"] if asked.backbone == "conv" else []
 
 
 def check_tuning(args, source: DETR = None) -> None:
@@ -293,8 +296,8 @@ def default_every(epochs: int, spec: str) -> int:
     return max(1, epochs // (5 if spec in SHAPES else 20))
 
 # %% ../../nbs/commands/train.ipynb #dd55eea0
-def build_model(args, classes: list, most: int, chosen: dict, source: DETR = None) -> DETR:
-    "A new model for the data, or `source` adapted to it; with `--backbone-weights` in its ResNet."
+def build_model(args, classes: list, most: int, chosen: dict, source: DETR = None, say=print) -> DETR:
+    "A new model for the data, or `source` adapted to it; with `--backbone-weights` in its ResNet. say: called with each line about what it begins from."
     if args.num_queries is not None and args.num_queries < most:
         raise UsageError(f"--num-queries is {args.num_queries} and an image has {most} objects: give at least {most}, better {enough_queries(0, most)}")
     from nanodetr.runs.plan import check_size
@@ -307,7 +310,7 @@ def build_model(args, classes: list, most: int, chosen: dict, source: DETR = Non
         others = {name: value for name, value in chosen.items() if name not in FREE and name != "num_queries"}
         queries = chosen.get("num_queries", source.config.num_queries)
         if queries < most: queries = enough_queries(queries, most)
-        return adapt(source, classes, queries, **{name: getattr(new, name) for name in FREE}, **others)
+        return adapt(source, classes, queries, say, **{name: getattr(new, name) for name in FREE}, **others)
     config = model_config(args.preset, args.data, classes, most, **chosen)
     if args.backbone_weights and config.backbone == "conv":
         raise UsageError(f"--backbone-weights is for ResNets and preset {args.preset} has none: use --preset voc or paper")
@@ -322,18 +325,18 @@ def build_model(args, classes: list, most: int, chosen: dict, source: DETR = Non
         backbone = ResNetBackbone(config.backbone, args.backbone_weights, config.trainable_stages, config.dilation,
                                   seal_padding=config.seal_padding, stride_first=config.stride_first)
     model = DETR(config, backbone)
-    if args.preset in CACHED and backbone is not None: take_head(args, model)
+    if args.preset in CACHED and backbone is not None: take_head(args, model, say)
     return model
 
 
-def take_head(args, model: DETR) -> None:
+def take_head(args, model: DETR, say=print) -> None:
     "Fill the transformer of a new model with what `nanodetr pretrain` has taught it behind this backbone, if that was done. A resumed run takes what it had."
     from nanodetr.runs.heads import load_head
 
     if args.from_scratch or args.resume and not getattr(args, "head", None): return
     made = load_head(model)
-    if made is None: print(f"start   with a new transformer; nanodetr pretrain --backbone-weights {args.backbone_weights} teaches one on drawn scenes first", flush=True)
-    else: print(f"start   from a transformer that has learned on {made.get('images')} drawn scenes behind this backbone (--from-scratch: from nothing)", flush=True)
+    if made is None: say(f"start   with a new transformer; nanodetr pretrain --backbone-weights {args.backbone_weights} teaches one on drawn scenes first")
+    else: say(f"start   from a transformer that has learned on {made.get('images')} drawn scenes behind this backbone (--from-scratch: from nothing)")
     args.head = made and made["key"]
 
 # %% ../../nbs/commands/train.ipynb #f5d0036f
@@ -397,7 +400,7 @@ def check_arguments(args) -> None:
     if (value := getattr(args, "save_minutes", None)) is not None and not 0 <= value < 1e6: raise ConfigError(f"--save-minutes is {value}, but must be a number of minutes, 0 or more")
 
 # %% ../../nbs/commands/train.ipynb #ae59e26b
-def prepare_model(args, folder: Path, before, train_data, val_data, chosen: dict, source: DETR):
+def prepare_model(args, folder: Path, before, train_data, val_data, chosen: dict, source: DETR, say=print):
     "(model, TrainConfig): as a stopped run left them, or new ones for the data."
     from nanodetr.runs.plan import training_settings
 
@@ -409,7 +412,7 @@ def prepare_model(args, folder: Path, before, train_data, val_data, chosen: dict
         return load_model_weights(model, last) if args.cache and last.is_file() else model, config
     most = drawn_kind(args.data).most if args.data in SHAPES else max(len(d.get_target(i)["labels"]) for d in (train_data, val_data) for i in range(len(d)))
     config = train_config(args, len(train_data))
-    return build_model(args, train_data.classes, most, chosen, source), config
+    return build_model(args, train_data.classes, most, chosen, source, say), config
 
 
 def describe(args, model: DETR, config, train_data, val_data, folder, group) -> None:
@@ -448,12 +451,13 @@ def train_with(args, group) -> int:
     check_arguments(args)
     go_on_after_restart(args, group)
     if args.out and not args.resume: group.from_first(lambda: refuse_folder(Path(args.out)))
+    elif not args.resume and not args.dry_run: group.from_first(lambda: refuse_place("runs", "choose an --out where you may write"))
     folder = before = None
     if args.resume:
         folder = group.from_first(lambda: run_folder(args.out, args.data or "shapes", args.preset, True))
         before = recall(args, folder)
+    said = take_start(args)
     check_tuning(args)
-    take_start(args)
     kept = snapshot_epochs(args.snapshots)
     goes_on = args.resume and group.from_first(lambda: (folder / "checkpoint.pt").exists())
     source = DETR.from_pretrained(args.weights) if args.weights and not goes_on else None
@@ -471,7 +475,7 @@ def train_with(args, group) -> int:
         train_data.transforms = val_data.transforms  # the very same pictures every time
         if isinstance(train_data, SmallCopies): train_data.short = None
         train_data = val_data = FirstImages(train_data, args.overfit)
-    model, config = prepare_model(args, folder, before, train_data, val_data, chosen, source)
+    model, config = prepare_model(args, folder, before, train_data, val_data, chosen, source, said.append)
     if args.freeze_backbone:
         model.backbone.requires_grad_(False)
     asked = {name: getattr(args, name) for name in ("overfit", "turns", "mosaic", "cache", "cache_after", "freeze_backbone", "patience", "evaluate_every")}
@@ -481,6 +485,7 @@ def train_with(args, group) -> int:
     choose_device(config.device)
     group.check_step(min(len(train_data), config.batch_size * config.accumulate))
     scenes = [val_data[i] for i in range(min(8, len(val_data)))]  # whatever cannot be read is known before the folder is made
+    for line in said: print(line, flush=True)
     if args.dry_run:
         if goes_on: group.from_first(lambda: read_checkpoint_file(folder / "checkpoint.pt") and None)
         describe(args, model, config, train_data, val_data, folder or args.out or "runs/ (a new folder; this was a dry run, nothing is written)", group)
@@ -500,18 +505,15 @@ def train_with(args, group) -> int:
 
 def warn_of_seen(weights: str, spec: str, train_data, val_data) -> None:
     "Say when pictures of `spec` to validate on are among those that a divided run, whose weights are taken, was trained on."
-    folder = run_file(weights).parent
+    folder, paths = run_file(weights).parent, picture_paths(val_data)
     if not run_file(weights).is_file() or not (folder / "train.txt").is_file(): return
     try:
-        saved = read_json(run_file(weights))
-        learned, old, names = read_names(folder / "train.txt"), Path(run_data(saved, folder) or ""), division_of(val_data) or []
-        known = {*learned, *(read_names(folder / "val.txt") if (folder / "val.txt").is_file() else ())}
+        saved, seen = read_json(run_file(weights)), same_pictures(paths, learned_pictures(folder, spec))
+        known = {name for split in ("train", "val") if (folder / f"{split}.txt").is_file() for name in read_names(folder / f"{split}.txt")}
     except CheckpointError as error: return print(f"warning {error}", file=sys.stderr, flush=True)
-    sizes = lambda name: {os.path.getsize(root / name) for root in (old, Path(spec)) if os.path.isfile(root / name)}
-    seen = [name for name in names if name in set(learned) and len(sizes(name)) < 2]  # others are only called so
     if not seen: return
-    grown = known != {*names, *(division_of(train_data) or ())}
-    print(f"warning {len(seen)} of {len(names)} pictures to validate on are among those that {folder} was trained on, and AP will be too high: " +
+    grown = known != {*(division_of(val_data) or ()), *(division_of(train_data) or ())}
+    print(f"warning {len(seen)} of {len(paths)} pictures to validate on are among those that {folder} was trained on, and AP will be too high: " +
           (f"the set is another one now; make a val split of its own, without those in {folder / 'train.txt'}" if grown else
            f"divide as it did, --val-share {saved.get('val_share')} --seed {saved.get('seed') or 0}"), file=sys.stderr, flush=True)
 

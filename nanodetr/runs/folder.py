@@ -13,7 +13,7 @@ import re
 import socket
 import time
 import uuid
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..checkpoints.files import read_json_object
@@ -111,7 +111,7 @@ def locked(folder: Path):
     new = folder / f".lock-{uuid.uuid4().hex}"
     try: new.write_text(json.dumps(mine), encoding="utf-8")
     except OSError as error:  # no space, say: nothing may stay that keeps the next try from the folder
-        new.unlink(missing_ok=True)
+        with suppress(OSError): new.unlink(missing_ok=True)  # on a disk that is read-only, that fails too
         raise OSError(error.errno, error.strerror, str(path)) from None
     held = False
     try:
