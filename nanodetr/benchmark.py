@@ -274,7 +274,7 @@ def made_fast(model: nn.Module, kind: str) -> nn.Module:
 
 # %% ../nbs/tools/benchmark.ipynb #fd83562b
 def inference(settings: Settings, batch: int) -> list:
-    "Rows of a forward pass: `batch` pictures of 800 x 1066 pixels, ResNet-50."
+    "Rows of a forward pass, ResNet-50: as many pictures of 800 x 1066 pixels as the name says."
     ours, generator = our_model(settings), torch.Generator().manual_seed(0)
     height, width = settings.size((800, 1066), (32, 43))
     images = torch.rand(batch, 3, height, width, generator=generator).to(settings.device)

@@ -82,7 +82,7 @@ DAMAGED = "no whole checkpoint: give a .pth, .bin or .safetensors file, or copy 
 def load_pickle(file: Path):
     "The content of a .pth or .bin file, read without running code. Raises CheckpointError when it is refused or damaged."
     if file.suffix.lower() in (".onnx", ".pt2"):
-        raise CheckpointError(f"{file}: is an export, and only nanodetr detect and evaluate read one (.onnx): give the run or the checkpoint that it was made from")
+        raise CheckpointError(f"{file}: is an export: give the run or the checkpoint that it was made from (nanodetr detect and evaluate also take an export as .onnx)")
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(file, map_location="cpu", weights_only=True)

@@ -80,7 +80,8 @@ def refuse_large(path: str | Path, size: tuple, max_pixels: int = None) -> None:
     "DataError when a picture of size (width, height) has more pixels than the limit."
     limit, pixels = pixel_limit(max_pixels), size[0] * size[1]
     if not 0 < limit < pixels: return
-    refuse_file(path, f"{size[0]} x {size[1]} are {pixels / 1e6:.0f} million pixels, and the limit is {limit / 1e6:g} million (NANODETR_MAX_PIXELS)",
+    whole, most = (f"{count / 1e6:.0f} million" if count >= 1e6 else f"{count:,}" for count in (pixels, limit))
+    refuse_file(path, f"{size[0]} x {size[1]} are {whole} pixels, and the limit is {most} (NANODETR_MAX_PIXELS)",
                 f"shrink it, or lift the limit: set the environment variable NANODETR_MAX_PIXELS={pixels}, or 0 for none")
 
 # %% ../../nbs/datasets/photos.ipynb #adb0001e
