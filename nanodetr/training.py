@@ -138,7 +138,7 @@ class TrainConfig:
 # %% ../nbs/11_training.ipynb #09047a83
 TRAINING_PRESETS = {
     "nano": {},
-    "nano-fast": dict(epochs=11),
+    "nano-fast": dict(epochs=14),
     "photos": dict(epochs=160, lr=8e-4, backbone_lr=8e-5),
     "photos-fast": dict(epochs=40, lr=8e-4, backbone_lr=8e-5),
     "voc": dict(epochs=50, batch_size=8, accumulate=2, lr=1e-4, backbone_lr=1e-5, beta2=0.999, schedule="step", cooldown=0.2, warmup=0.01, workers=2),

@@ -51,7 +51,7 @@ def test_a_plain_configuration_makes_a_plain_detr():
     assert type(small()) is DETR and DETRConfig().plain and not DETRConfig(denoising=1).plain
     assert type(small(denoising=1)) is beyond.BeyondDETR and DETRConfig(groups=2, scores="sigmoid").cures() == {"scores": "sigmoid", "groups": 2}
     assert all(DETRConfig.preset(name).plain for name in ("nano", "photos", "voc", "paper"))
-    for name in ("nano", "photos"): assert DETRConfig.preset(f"{name}-fast").cures() == {"cross_attention": "conditional", "queries": "proposals"}
+    for name, kind in (("nano", "deformable"), ("photos", "conditional")): assert DETRConfig.preset(f"{name}-fast").cures() == {"cross_attention": kind, "queries": "proposals"}
     assert set(CURES) <= {f.name for f in dataclasses.fields(DETRConfig)}
 
 

@@ -31,7 +31,7 @@ from nanodetr.datasets.layouts import LAYOUTS, recognise
 from nanodetr.datasets.page import check_page
 from nanodetr.datasets.records import Annotation, Record
 from nanodetr.datasets.splits import share_out
-from nanodetr.datasets.text import refuse_file
+from nanodetr.datasets.text import read_file_bytes, refuse_file
 from nanodetr.datasets.yolo import read_yaml
 from nanodetr.errors import DataError, NanodetrError
 
@@ -494,6 +494,11 @@ def test_links_where_a_part_is_kept_for_validation(tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without named pipes")
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no such device here")
+def test_a_device_is_no_file():
+    with pytest.raises(DataError, match="is a pipe or a device"): read_file_bytes(Path("/dev/zero"))
+
+
 def test_a_pipe_is_no_file(tmp_path):
     "None is read, which would never end: pictures and lists as if they were not there, labels and what is named by others by name."
     def piped(root, name):

@@ -27,7 +27,7 @@ MODEL_PRESETS = {
     "nano": dict(num_classes=4, backbone="conv", dim=64, heads=4, ffn_dim=128, encoder_layers=2, decoder_layers=3,
                  num_queries=12, dropout=0.0, norm_first=True, temperature=20.0, query_start="query",
                  image_size=64, max_size=64, image_mean=(0.5, 0.5, 0.5), image_std=(0.25, 0.25, 0.25)),
-    "nano-fast": dict(queries="proposals", cross_attention="conditional"),
+    "nano-fast": dict(queries="proposals", cross_attention="deformable"),
     "voc": dict(num_classes=20, seal_padding=False, image_size=480, max_size=800),
     "photos": dict(num_classes=20, trainable_stages=0, dim=128, heads=4, ffn_dim=512, encoder_layers=2, decoder_layers=3,
                    num_queries=20, dropout=0.0, norm_first=True, temperature=20.0, query_start="query",

@@ -163,7 +163,7 @@ def default_preset(args, source: DETR = None) -> str:
     if args.preset: return args.preset
     if args.backbone_weights and args.backbone_weights != "none": return "photos"
     if source is not None and source.config.backbone != "conv": return "voc"
-    return "nano-fast" if source is not None and same_architecture(DETRConfig.preset("nano-fast"), source.config) else "nano"
+    return "nano-fast" if source is not None and source.config.cures() else "nano"
 
 
 STARTS = ("nano-start", "nano-shapes")  # what a run on a folder begins with: the first one that fits
@@ -176,7 +176,8 @@ def take_start(args) -> list:
     if args.resume or args.from_scratch or args.weights or args.backbone_weights or (args.data or "shapes") in SHAPES: return []
     for name in STARTS:
         start = DETRConfig.from_dict(read_json_object(shipped_models()[name] / "config.json"))
-        wanted = asdict(DETRConfig.preset(args.preset)) if args.preset else asdict(start)
+        # nano-start learned when nano-fast had conditional attention, and as the head start of that preset it keeps it
+        wanted = asdict(DETRConfig.preset(args.preset)) if args.preset and (name, args.preset) != ("nano-start", "nano-fast") else asdict(start)
         asked = DETRConfig.from_dict({**wanted, **settings(args.set, DETRConfig)}, f"preset {args.preset or 'nano'}")
         if same_architecture(start, asked):
             args.weights = name
