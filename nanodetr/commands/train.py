@@ -248,7 +248,7 @@ def default_epochs(spec: str, preset: str, images: int, batch: int):
     steps = {"nano": 1500, "nano-fast": 1500, "photos": 2400, "photos-fast": 600}
     if preset not in steps or SHAPES.get(spec) == "easy":
         return None
-    return {"hard": 24 if preset == "nano-fast" else 36, "wild": 20}.get(SHAPES.get(spec)) or max(20, -(-steps[preset] * batch // max(images, 1)))
+    return {"hard": 32 if preset == "nano-fast" else 36, "wild": 20}.get(SHAPES.get(spec)) or max(20, -(-steps[preset] * batch // max(images, 1)))
 
 # %% ../../nbs/commands/train.ipynb #f3b75835
 def settings(pairs: list, kind: type) -> dict:
