@@ -1,8 +1,11 @@
 """The cures of notebook 15: each trains, saves, loads, detects and exports; blocks agree with transformers; the plain DETR knows nothing of them."""
 import contextlib
 import dataclasses
+import importlib.util
 import io
 import json
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -14,6 +17,7 @@ from torchvision.ops import sigmoid_focal_loss
 from nanodetr import beyond
 from nanodetr.attention import HeadwiseAttention, MultiHeadAttention, copy_attention
 from nanodetr.checkpoints.config import CURES, ClassScores
+from nanodetr.commands.train import take_start
 from nanodetr.data import ShapesDataset, collate
 from nanodetr.decoder import DecoderBlock
 from nanodetr.errors import CheckpointError, ConfigError
@@ -358,3 +362,25 @@ def test_exports_as_one_graph(way):
     mask[0, 24:] = True
     wanted, found = form(images, mask), program.module()(images, mask)
     assert torch.allclose(wanted["logits"], found["logits"], atol=1e-4) and torch.allclose(wanted["boxes"], found["boxes"], atol=1e-5)
+
+
+def test_the_table_of_cures_has_the_steps_that_fit_into_its_minutes(tmp_path, monkeypatch):
+    spec = importlib.util.spec_from_file_location("cures", Path(__file__).with_name("cures.py"))
+    cures = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(cures)
+    times, out = tmp_path / "times.json", tmp_path / "out.jsonl"
+    times.write_text(json.dumps({"level": "easy", "seconds": {"plain": 30.0}}))
+    monkeypatch.setattr(sys, "argv", ["cures.py", "--times", str(times), "--minutes", "1", "--only", "plain", "--images", "2", "--out", str(out)])
+    threads = torch.get_num_threads()
+    try:
+        for _ in range(2): cures.main()  # the second time there is nothing left to do
+    finally: torch.set_num_threads(threads)
+    assert [row["steps"] for row in cures.rows_of(out)] == [2]
+
+
+def test_the_fast_preset_has_its_head_start_on_a_folder():
+    "nano-start was made when nano-fast had conditional attention."
+    args = SimpleNamespace(resume=False, from_scratch=False, weights=None, backbone_weights=None, data="photos", preset="nano-fast", set=[])
+    assert "from nano-start" in take_start(args)[0] and args.weights == "nano-start"
+    args = SimpleNamespace(**{**vars(args), "weights": None, "set": ["cross_attention=deformable", "queries=anchors"]})
+    assert "from nothing" in take_start(args)[0] and args.weights is None

@@ -49,8 +49,8 @@ def is_stream(path: str | Path) -> bool:
 
 def read_file_bytes(path: Path) -> bytes:
     "A file's bytes, or a DataError that names it. Of pipes and devices only what is named as one is read, as /dev/stdin is."
-    endless = is_stream(path) and stat.S_ISCHR(os.stat(path).st_mode)  # /dev/zero has no end
-    if endless or is_stream(path) and not str(path).startswith(("/dev/", "/proc/")): refuse_file(path, "is a pipe or a device, and no file", "put the file itself there")
+    if is_stream(path) and (stat.S_ISCHR(os.stat(path).st_mode) or not str(path).startswith(("/dev/", "/proc/"))):  # /dev/zero has no end
+        refuse_file(path, "is a pipe or a device, and no file", "put the file itself there")
     try: return Path(path).read_bytes()
     except FileNotFoundError:
         if os.path.islink(path): refuse_file(path, *NOWHERE)
