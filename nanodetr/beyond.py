@@ -20,6 +20,7 @@ from .boxes import cxcywh_to_xyxy, paired_iou
 from .checkpoints.config import ClassScores, DETRConfig
 from .decoder import Decoder, DecoderBlock
 from .encoder import Encoder, EncoderBlock
+from .linear import faster_linears
 from .loss import Normalisers, SetCriterion
 from .matching import HungarianMatcher
 from .model import BoxHead, DETR, DETROutput
@@ -402,6 +403,7 @@ class BeyondDETR(DETR):
         for head in [self, self.proposals] if c.queries == "proposals" else [self]:
             if c.queries != "learned": nn.init.zeros_(head.box_head[-1].weight), nn.init.zeros_(head.box_head[-1].bias)
             if not self.scores.no_object: nn.init.constant_(head.class_head.bias, -math.log(99))  # 1 % each: nearly all queries are no object
+        faster_linears(self)  # what was added, too
 
     def criterion(self, num_classes: int, no_object_weight: float = 0.1) -> BeyondCriterion:
         "The loss that suits its scores."

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 LIBRARY = ROOT / "nanodetr"
 # what stands below everything
-BASE = {"errors", "dropout"}
+BASE = {"errors", "dropout", "linear"}
 # what stands beside the numbered modules, and what each may import besides BASE and itself
 FOLDERS = {"metrics": set(), "datasets": {"course"}, "checkpoints": {"course"}, "plots": {"course"}, "runs": {"course", "datasets", "checkpoints", "plots"},
            "commands": {"course", "datasets", "checkpoints", "metrics", "plots", "runs"}, "explorers": {"course", "datasets", "checkpoints", "plots"}, "checks": {"course", "datasets", "checkpoints", "runs", "plots", "explorers"}}

@@ -4,6 +4,7 @@ import copy
 import pytest
 import torch
 
+from nanodetr import linear
 from nanodetr.checkpoints.config import DETRConfig
 from nanodetr.data import ShapesDataset
 from nanodetr.errors import DataError
@@ -71,3 +72,24 @@ def test_a_good_picture_is_checked_without_a_copy():
     beyond = picture.clone()
     beyond[0, 0, 0] = 1.0005
     assert check_image(beyond, "x").max() == 1 and beyond.max() > 1 and torch.equal(check_image(beyond, "x")[1:], picture[1:])
+
+
+@pytest.mark.parametrize("preset", ["nano", "nano-fast"])
+def test_linear_layers_as_convolutions_change_no_result(preset, monkeypatch):
+    "As on a processor that gains from them, and with products of every size: the same answers and slopes, also after copying and saving."
+    def answers(gains, least=0):
+        monkeypatch.setattr(linear, "slow_products", lambda: gains)
+        monkeypatch.setattr(linear, "LARGE", least)
+        torch.manual_seed(0)
+        model = DETR(DETRConfig.preset(preset)).train()
+        assert {type(layer) is linear.Linear for layer in model.modules() if isinstance(layer, torch.nn.Linear)} == {gains}
+        with torch.no_grad():
+            for p in model.parameters(): p.add_(0.02 * torch.randn_like(p))  # no bias and no head at zero
+        out = model(torch.rand(16, 3, 64, 96, generator=torch.Generator().manual_seed(1)))
+        (out.logits.square().mean() + out.boxes.square().mean()).backward()
+        assert copy.deepcopy(model).state_dict().keys() == model.state_dict().keys()
+        return [out.logits.detach(), out.boxes.detach(), torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])]
+
+    kinds = [answers(False), answers(True)]
+    for plain, ours in zip(*kinds): torch.testing.assert_close(ours, plain, rtol=1e-3, atol=2e-5)
+    assert any(not torch.equal(a, b) for a, b in zip(*kinds)) or not torch.backends.mkldnn.is_available()
