@@ -7,6 +7,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from nanodetr.checkpoints.export import (MaskedConv, MaskedResNet, OnnxDETR, exp
                                          onnx_bytes)
 from nanodetr.cli import main
 from nanodetr.data import ShapesDataset, collate
-from nanodetr.errors import CheckpointError
+from nanodetr.errors import CheckpointError, DataError
 from nanodetr.evaluation import predict
 from nanodetr.model import DETR
 from test_pretrained import SMALL_HF, hf_detr, official, official_detr, randomise, transformers  # noqa: F401, fixtures
@@ -215,6 +216,8 @@ def test_a_mask_and_all_outputs(runtime):
     images, mask = padded()
     assert theirs(images, mask).attention["shape"] == model(images, mask, True).attention["shape"] == (21, 24)
     assert not agree(lambda images, mask: theirs(images), model, images, mask, need_weights=True), "the mask is used"
+    for wrong, says in (((images[0], None), "pass (B,3,H,W)"), ((images[:, :1], None), "pass (B,3,H,W)"), ((images, mask[:1]), "pass (B,H,W)"), ((images, mask[..., 1:]), "pass (B,H,W)")):
+        with pytest.raises(DataError, match=re.escape(says)): theirs(*wrong)
 
 
 @slow

@@ -30,7 +30,7 @@ from .. import __version__
 from ..backbone import ConvBackbone, ResNetBackbone, real_sizes
 from .config import ClassScores, DETRConfig
 from .files import write_atomically
-from ..errors import CheckpointError
+from ..errors import CheckpointError, DataError
 from ..model import DETR, DETROutput
 
 # %% ../../nbs/checkpoints/export.ipynb #0c7e2bf2
@@ -254,7 +254,8 @@ class OnnxDETR(nn.Module):
 
     source: the path of an .onnx file, or its bytes. device: cpu or cuda; None takes CUDA where this onnxruntime has it.
     config: that of the model. forward: images (B,3,H,W) RGB in 0..1, mask (B,H,W) or None -> DETROutput on the CPU, with earlier layers
-    and attention if they were exported (not for a padded batch, unless the file takes a mask: then each picture runs alone). Raises CheckpointError for a file that is damaged or that is something else.
+    and attention if they were exported (not for a padded batch, unless the file takes a mask: then each picture runs alone). Raises CheckpointError for a file that is damaged or that is something else,
+    DataError for inputs of other shapes.
     """
     detect, resize = DETR.detect, DETR.resize
 
@@ -276,6 +277,8 @@ class OnnxDETR(nn.Module):
         self.eval()
 
     def forward(self, images: Tensor, mask: Tensor = None) -> DETROutput:
+        if images.dim() != 4 or images.shape[1] != 3: raise DataError(f"images have shape {tuple(images.shape)}: pass (B,3,H,W), RGB in 0..1")
+        if mask is not None and mask.shape != images[:, 0].shape: raise DataError(f"the mask has shape {tuple(mask.shape)}, and images {tuple(images.shape)}: pass (B,H,W), True = padding")
         if mask is not None and not self.takes_mask:
             alone = [self(image[None, :, :h, :w]) for image, (h, w) in zip(images, real_sizes(mask).tolist())]
             return DETROutput(torch.cat([one.logits for one in alone]), torch.cat([one.boxes for one in alone]))
