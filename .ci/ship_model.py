@@ -1,7 +1,7 @@
 """Put a trained run into the library: `python .ci/ship_model.py RUN NAME`, after
 
     OMP_NUM_THREADS=1 nanodetr train --epochs 64 --seed 0 --set ema=0.999 --snapshots 0,1,2,4,8,16,32 --out RUN       nano-shapes
-    OMP_NUM_THREADS=1 nanodetr train --data shapes-wild --preset nano-fast --set cross_attention=conditional --epochs 12 --seed 0 --set ema=0.999 --out RUN       nano-start
+    OMP_NUM_THREADS=1 nanodetr train --data shapes-wild --preset nano-fast --epochs 12 --seed 0 --set ema=0.999 --out RUN       nano-start
 
 Copies configuration, weights and snapshots to nanodetr/weights/NAME, measures the model on the validation and the test
 pictures, and writes command, figures and hashes into nanodetr/weights/manifest.json. tests/test_shipped.py holds the

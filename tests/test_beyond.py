@@ -379,8 +379,7 @@ def test_the_table_of_cures_has_the_steps_that_fit_into_its_minutes(tmp_path, mo
 
 
 def test_the_fast_preset_has_its_head_start_on_a_folder():
-    "nano-start was made when nano-fast had conditional attention."
     args = SimpleNamespace(resume=False, from_scratch=False, weights=None, backbone_weights=None, data="photos", preset="nano-fast", set=[])
     assert "from nano-start" in take_start(args)[0] and args.weights == "nano-start"
-    args = SimpleNamespace(**{**vars(args), "weights": None, "set": ["cross_attention=deformable", "queries=anchors"]})
+    args = SimpleNamespace(**{**vars(args), "weights": None, "set": ["cross_attention=conditional"]})
     assert "from nothing" in take_start(args)[0] and args.weights is None

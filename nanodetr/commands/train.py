@@ -176,8 +176,7 @@ def take_start(args) -> list:
     if args.resume or args.from_scratch or args.weights or args.backbone_weights or (args.data or "shapes") in SHAPES: return []
     for name in STARTS:
         start = DETRConfig.from_dict(read_json_object(shipped_models()[name] / "config.json"))
-        # nano-start learned when nano-fast had conditional attention, and as the head start of that preset it keeps it
-        wanted = asdict(DETRConfig.preset(args.preset)) if args.preset and (name, args.preset) != ("nano-start", "nano-fast") else asdict(start)
+        wanted = asdict(DETRConfig.preset(args.preset)) if args.preset else asdict(start)
         asked = DETRConfig.from_dict({**wanted, **settings(args.set, DETRConfig)}, f"preset {args.preset or 'nano'}")
         if same_architecture(start, asked):
             args.weights = name
