@@ -93,3 +93,17 @@ def test_linear_layers_as_convolutions_change_no_result(preset, monkeypatch):
     kinds = [answers(False), answers(True)]
     for plain, ours in zip(*kinds): torch.testing.assert_close(ours, plain, rtol=1e-3, atol=2e-5)
     assert any(not torch.equal(a, b) for a, b in zip(*kinds)) or not torch.backends.mkldnn.is_available()
+
+
+@pytest.mark.parametrize("preset", ["nano", "nano-fast"])
+def test_trainings_on_shapes_keep_their_rounding(preset, monkeypatch):
+    "A step of 16 shapes gains nothing from convolutions, and its figures are to be the same on every processor: no product of it is large enough."
+    monkeypatch.setattr(linear, "slow_products", lambda: True)
+    sizes, model = [], DETR(DETRConfig.preset(preset)).train()
+    def note(layer, given): sizes.append(layer.worth_it(given[0]))
+    for layer in model.modules():
+        if isinstance(layer, linear.Linear): layer.register_forward_pre_hook(note)
+    model(torch.rand(16, 3, 64, 64))
+    assert len(sizes) > 20 and not any(sizes)
+    model(torch.rand(16, 3, 96, 96))  # photos
+    assert any(sizes) or not torch.backends.mkldnn.is_available()
